@@ -1,0 +1,52 @@
+"""The product's own errors. `recording` and `tls` have roots of their own; the command line knows all three."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class B2BUAError(Exception):
+    """Root of what the `b2bua` package raises. `exit_code` is unique among errors that reach the command line (70-99)."""
+
+    exit_code = 70
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationProblem:
+    """One fault of a configuration.
+
+    `line` is 1-based in `path`, None where the fault belongs to no line; `key` is dotted ("trunks.pbx.tenant").
+    """
+
+    path: str
+    line: int | None
+    key: str
+    what: str
+    cure: str
+
+    def __str__(self) -> str:
+        place = self.path if self.line is None else f"{self.path}:{self.line}"
+        return f"{place}: {self.key}: {self.what}; {self.cure}"
+
+
+class ConfigurationError(B2BUAError):
+    """The configuration can't be used; carries every problem found, not only the first."""
+
+    exit_code = 71
+
+    def __init__(self, problems: Sequence[ConfigurationProblem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class EngineError(B2BUAError):
+    """pjsip or the native extension failed in a way that stops the process from serving."""
+
+    exit_code = 72
+
+
+class ReadinessError(B2BUAError):
+    """`b2bua serve` could not come up: a port is taken, a file is unreadable, the key provider does not answer."""
+
+    exit_code = 73

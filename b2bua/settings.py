@@ -1,0 +1,196 @@
+"""Frozen settings of a running B2BUA, as `b2bua.config` builds them from TOML. No I/O, no defaults from the environment.
+
+Paths are absolute. Durations carry their unit in the name. Identities are lower-case host names.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recording.settings import RecordingSettings
+from tls.settings import TLSMaterialSettings
+
+
+class Environment(enum.Enum):
+    """`production` refuses development keys and a development certificate authority."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class SRTPSuite(enum.Enum):
+    """The SRTP suites a trunk may allow, by their SDES names. No NULL, short-tag or AES-192 suite is ever a member.
+
+    Source: RFC 7714 section 14.2 (AEAD), RFC 4568 section 6.2 (AES_CM), RFC 6188 section 4 (AES_256_CM).
+    """
+
+    AEAD_AES_256_GCM = "AEAD_AES_256_GCM"
+    AEAD_AES_128_GCM = "AEAD_AES_128_GCM"
+    AES_256_CM_HMAC_SHA1_80 = "AES_256_CM_HMAC_SHA1_80"
+    AES_CM_128_HMAC_SHA1_80 = "AES_CM_128_HMAC_SHA1_80"
+
+
+DEFAULT_SRTP_SUITES = (SRTPSuite.AEAD_AES_256_GCM, SRTPSuite.AEAD_AES_128_GCM)
+
+
+class RecordingPolicy(enum.Enum):
+    """What a trunk asks of the recorder.
+
+    required: no recorder or no key, no call; a recorder that fails later ends the call.
+    best-effort: the call goes on unrecorded, audited and alarmed. off: never recorded.
+    """
+
+    REQUIRED = "required"
+    BEST_EFFORT = "best-effort"
+    OFF = "off"
+
+
+class Codec(enum.Enum):
+    """Codecs offered to a leg, by pjmedia's identifier."""
+
+    PCMU = "PCMU/8000/1"
+    PCMA = "PCMA/8000/1"
+    G722 = "G722/16000/1"
+
+
+class URIScheme(enum.Enum):
+    SIP = "sip"
+    SIPS = "sips"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SIPTarget:
+    """The next hop of a trunk. With SIP the URI carries ;transport=tls. `port` None means 5061 (or SRV where DNS is set up).
+
+    Source: RFC 3261 section 19.1, RFC 5630.
+    """
+
+    scheme: URIScheme
+    host: str
+    port: int | None = None
+
+    @property
+    def host_port(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+    def uri(self, user: str | None) -> str:
+        """The request URI for `user` (already escaped), e.g. `sips:alice@pbx.example:5061`."""
+        userinfo = "" if user is None else f"{user}@"
+        suffix = ";transport=tls" if self.scheme is URIScheme.SIP else ""
+        return f"{self.scheme.value}:{userinfo}{self.host_port}{suffix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkSettings:
+    """One configured peer. `identities` are host names that its certificate's SAN must carry (RFC 5922), any one of them.
+
+    `sources` are the networks its connections may come from. `addresses` are IP literals where `target.host` is reached; empty: the
+    name is looked up off the SIP thread. `max_calls` counts calls with a leg on this trunk. `target` None: this trunk only calls in.
+    """
+
+    name: str
+    identities: frozenset[str]
+    sources: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    target: SIPTarget | None
+    tenant: str
+    addresses: tuple[str, ...] = ()
+    recording: RecordingPolicy = RecordingPolicy.REQUIRED
+    srtp_suites: tuple[SRTPSuite, ...] = DEFAULT_SRTP_SUITES
+    max_calls: int = 100
+    no_answer_s: int = 180
+    pass_headers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Calls of trunk `source` whose called user part starts with `prefix` go out on `destination`. Longest prefix wins."""
+
+    source: str
+    destination: str
+    prefix: str = ""
+    strip: int = 0
+    prepend: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """Owner of keys and recordings. `handle` is 16 random bytes, never derived from the name; `key` names a key provider section."""
+
+    name: str
+    handle: bytes
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Where SIP over TLS is accepted. `public_*` is what Contact and Via say; never a name that needs a look-up to bind."""
+
+    address: str
+    port: int
+    public_host: str
+    public_port: int
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaSettings:
+    """RTP addresses and ports. `rtp_port_first` is even; each leg takes an RTP and an RTCP port."""
+
+    address: str
+    public_address: str
+    rtp_port_first: int
+    rtp_port_last: int
+    codecs: tuple[Codec, ...] = (Codec.PCMU, Codec.PCMA)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Admission: above `max_calls` or `max_calls_per_s` a new call gets 503 with Retry-After `retry_after_s` (RFC 3261 21.5.4)."""
+
+    max_calls: int = 500
+    max_calls_per_s: int = 100
+    retry_after_s: int = 5
+    drain_deadline_s: int = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """The Prometheus, liveness and readiness endpoint: TLS 1.3 with client certificates, like every other one."""
+
+    address: str
+    port: int
+    tls: TLSMaterialSettings
+    client_identities: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """Audit lines are JSON, one a line, with ids, trunk, status and reason only. `path` None: standard error."""
+
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything `b2bua serve` needs."""
+
+    environment: Environment
+    listener: Listener
+    tls: TLSMaterialSettings
+    media: MediaSettings
+    trunks: Mapping[str, TrunkSettings]
+    routes: tuple[Route, ...]
+    tenants: Mapping[str, Tenant]
+    recording: RecordingSettings
+    limits: Limits = field(default_factory=Limits)
+    metrics: MetricsSettings | None = None
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    emergency_numbers: frozenset[str] = frozenset()

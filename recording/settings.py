@@ -1,0 +1,86 @@
+"""Frozen settings of the recorder. Paths are absolute; durations and sizes carry their unit."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class Layout(enum.Enum):
+    """`mixed`: one channel, the saturating sum of both legs. `split`: two channels, caller first, on one sample clock."""
+
+    MIXED = "mixed"
+    SPLIT = "split"
+
+    @property
+    def channels(self) -> int:
+        return 1 if self is Layout.MIXED else 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalKeySettings:
+    """Development only: AES-KW under a 32-byte key-encryption key in a file of mode 0600."""
+
+    kek_path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AWSKMSKeySettings:
+    """GenerateDataKey under `key_id` with an encryption context. `endpoint_url` must be https; credentials come from boto3's chain.
+
+    `ca_path` names the trust anchors for the endpoint, None: the platform's.
+    """
+
+    key_id: str
+    region: str
+    endpoint_url: str | None = None
+    ca_path: Path | None = None
+    timeout_s: float = 5.0
+
+
+KeySettings = LocalKeySettings | AWSKMSKeySettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """Single-use data keys ready per tenant: `size` of them, thrown away unused after `ttl_s`."""
+
+    size: int = 8
+    ttl_s: int = 900
+    refill_per_request: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingSettings:
+    """Where recordings go and how much of one a crash may cost.
+
+    `spool_directory` takes ciphertext while the call runs; `directory` is the local sink; `index_path` an SQLite file.
+    `record_ms`: a record closes after that much audio; `drain_interval_ms`: how often the pump empties the rings;
+    `fsync_interval_ms`: group commit. `min_free_bytes`: below it no required call is admitted.
+    """
+
+    directory: Path
+    spool_directory: Path
+    index_path: Path
+    keys: Mapping[str, KeySettings]
+    layout: Layout = Layout.MIXED
+    chunk_size: int = 8192
+    record_ms: int = 500
+    drain_interval_ms: int = 200
+    fsync_interval_ms: int = 1000
+    segment_seconds: int = 14400
+    queue_bytes: int = 64 * 1024 * 1024
+    min_free_bytes: int = 256 * 1024 * 1024
+    pool: PoolSettings = field(default_factory=PoolSettings)
+
+    @property
+    def kill_loss_bound_ms(self) -> int:
+        """Audio that kill -9 may cost: an open record plus one drain (docs/recording-format.md, loss bounds)."""
+        return self.record_ms + self.drain_interval_ms
+
+    @property
+    def power_loss_bound_ms(self) -> int:
+        """Audio that a power cut may cost: the above plus one group commit."""
+        return self.kill_loss_bound_ms + self.fsync_interval_ms
