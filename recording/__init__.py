@@ -1,0 +1,1 @@
+"""Audio to sealed records on durable storage, and back."""
