@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from recording.format.slots import KeySlot
+
+DEK_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +31,34 @@ class DataKey:
 
 
 class KeyProvider(Protocol):
-    """May block and may fail; raises only `recording.errors` classes. Never called from the SIP, pump or spool thread."""
+    """May block and may fail; raises only the classes of `recording.keys.errors`. Never called from the SIP, pump or spool thread.
+
+    `name` is the configuration section's; metrics carry it.
+    """
 
     name: str
 
-    def new_key(self, context: KeyContext) -> DataKey: ...
-    def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray: ...
-    def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot: ...
-    def describe(self) -> dict[str, str]: ...
-    def health(self) -> None: ...
+    def new_key(self, context: KeyContext) -> DataKey:
+        """A fresh 256-bit data key, wrapped and bound to `context` where the provider can bind."""
+        ...
+
+    def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray:
+        """The data key of `slot`, the caller's to wipe. A slot of another provider or key never causes a request.
+
+        Raises:
+            UnwrapError: this key does not open this slot; try the next.
+            NotPermittedError, KeyUnavailableError, KeyAnswerError: nothing was learned about the slot.
+        """
+        ...
+
+    def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
+        """`slot` under the newest version of this provider's key. The data key is not shown to us where the provider can do so."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """What `keys status` prints: never key bytes."""
+        ...
+
+    def health(self) -> None:
+        """Return if the provider can be reached; raise what stands in the way."""
+        ...

@@ -1,0 +1,325 @@
+"""AWS KMS as key provider: GenerateDataKey, Decrypt and ReEncrypt under an encryption context.
+
+The service is trusted to keep the key, not to answer well: lengths and key ids of every answer are checked.
+Source: AWS KMS API reference, GenerateDataKey, Decrypt, ReEncrypt, "Errors".
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+from botocore.parsers import ResponseParserError
+
+from recording.errors import RecordingError
+from recording.format.slots import KeySlot, SlotProvider
+from recording.keys.errors import (
+    ContextMismatchError,
+    KeyAnswerError,
+    KeyConfigurationError,
+    KeyUnavailableError,
+    NotPermittedError,
+    UnknownKeyError,
+)
+from recording.keys.https import HTTPSTransport
+from recording.keys.provider import DEK_BYTES, DataKey, KeyContext
+from recording.settings import AWSKMSKeySettings
+
+ATTEMPTS: Final = 3
+# Full jitter over a doubling step keeps many recorders from returning in step after an outage.
+FIRST_PAUSE_S: Final = 0.1
+CIPHERTEXT_MAX: Final = 6144  # API reference: CiphertextBlob, maximum length
+
+_KEY_ID: Final = re.compile(r"(?:mrk-[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_KEY_ARN: Final = re.compile(r"arn:aws[a-z-]*:kms:(?P<region>[a-z0-9-]+):\d{12}:key/(?P<id>" + _KEY_ID.pattern + ")")
+_SAFE_CODE: Final = re.compile(r"[A-Za-z0-9]{1,64}")
+
+_UNAVAILABLE: Final = frozenset(
+    {
+        "DependencyTimeoutException",
+        "InternalFailure",
+        "KMSInternalException",
+        "KeyUnavailableException",
+        "LimitExceededException",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "Throttling",
+        "ThrottlingException",
+    }
+)
+_NOT_PERMITTED: Final = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "NotAuthorized",
+        "OptInRequired",
+        "UnrecognizedClientException",
+    }
+)
+_UNKNOWN_KEY: Final = frozenset(
+    {
+        "DisabledException",
+        "IncorrectKeyException",
+        "InvalidArnException",
+        "InvalidKeyUsageException",
+        "KMSInvalidStateException",
+        "NotFoundException",
+    }
+)
+_CREDENTIALS: Final = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+# botocore reads the body before we see it; one that is not what the API promises leaves it as any of these.
+_BAD_ANSWER: Final = (ResponseParserError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
+
+
+class AWSKMSProvider:
+    """One symmetric KMS key. Calls may block up to `timeout_s` in all, retries included. Any thread, one call at a time each.
+
+    Credentials come from boto3's chain; nothing else of it is used: neither configured endpoints nor proxies nor its TLS defaults.
+    """
+
+    def __init__(self, name: str, settings: AWSKMSKeySettings) -> None:
+        """Build the client; no request is sent.
+
+        Raises:
+            KeyConfigurationError: an http endpoint, an alias, a region that is none, trust anchors that cannot be read.
+        """
+        _silence_wire_logs()
+        _check_settings(settings)
+        self.name = name
+        self._key_id = settings.key_id
+        self._timeout_s = settings.timeout_s
+        self._transport = HTTPSTransport(ca_path=settings.ca_path)
+        self._deadline = threading.local()
+        try:
+            self._client: Any = boto3.session.Session().client(
+                "kms",
+                region_name=settings.region,
+                endpoint_url=settings.endpoint_url,
+                config=_config(),
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise KeyConfigurationError(f"keys.{name}: {error}; mend `region` or `endpoint_url`") from error
+        self._endpoint: str = self._client.meta.endpoint_url
+        _check_endpoint(self._endpoint)
+        self._client.meta.events.register("before-send.kms", self._send)
+
+    def new_key(self, context: KeyContext) -> DataKey:
+        answer = self._call(
+            self._client.generate_data_key, KeyId=self._key_id, KeySpec="AES_256", EncryptionContext=context.pairs()
+        )
+        slot = self._slot(answer)
+        return DataKey(dek=_plaintext(answer), slot=slot)
+
+    def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray:
+        key_arn = self._own_key(slot)
+        answer = self._call(
+            self._client.decrypt, KeyId=key_arn, CiphertextBlob=slot.wrapped, EncryptionContext=context.pairs()
+        )
+        self._answered_key(answer, "KeyId")
+        return _plaintext(answer)
+
+    def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
+        """Inside KMS: neither the data key nor audio is touched here."""
+        key_arn = self._own_key(slot)
+        answer = self._call(
+            self._client.re_encrypt,
+            CiphertextBlob=slot.wrapped,
+            SourceKeyId=key_arn,
+            SourceEncryptionContext=context.pairs(),
+            DestinationKeyId=key_arn,
+            DestinationEncryptionContext=context.pairs(),
+        )
+        self._answered_key(answer, "SourceKeyId")
+        return self._slot(answer)
+
+    def describe(self) -> dict[str, str]:
+        return {
+            "kind": "aws-kms",
+            "key_id": self._key_id,
+            "endpoint": self._endpoint,
+            "tls_floor": "1.3",
+            "fit_for_production": "yes",
+        }
+
+    def health(self) -> None:
+        """The endpoint answers over verified TLS. Says nothing of permissions, which only a real request can show."""
+        deadline = time.monotonic() + self._timeout_s
+        status = self._transport.send("GET", self._endpoint, headers={}, body=b"", deadline=deadline).status
+        if status >= 500:
+            raise KeyUnavailableError(f"{self._endpoint} answers with HTTP status {status}")
+
+    def _call(self, operation: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
+        """One operation within the deadline, tried again while the failure is transient."""
+        deadline = time.monotonic() + self._timeout_s
+        pause_s = FIRST_PAUSE_S
+        for remaining_attempts in range(ATTEMPTS - 1, -1, -1):
+            self._deadline.at = deadline
+            try:
+                return _translated(operation, parameters)
+            except KeyUnavailableError:
+                pause = random.uniform(0, pause_s)
+                if remaining_attempts == 0 or time.monotonic() + pause >= deadline:
+                    raise
+            time.sleep(pause)
+            pause_s *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+    def _send(self, request: Any, **_: object) -> Any:
+        """botocore's before-send hook: our own TLS, deadline and size bound instead of its session."""
+        headers = {
+            key: value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            for key, value in request.headers.items()
+        }
+        body = request.body if isinstance(request.body, bytes) else str(request.body or "").encode()
+        answer = self._transport.send(
+            request.method, request.url, headers=headers, body=body, deadline=self._deadline.at
+        )
+        answer_headers: Any = dict(answer.headers)
+        return AWSResponse(request.url, answer.status, answer_headers, _Body(answer.content))
+
+    def _own_key(self, slot: KeySlot) -> str:
+        """The slot's key id, if it is this provider's: a stranger's slot must not make us call a stranger's key."""
+        key_arn = slot.key_id.decode("ascii", "replace")
+        if slot.provider != SlotProvider.AWS_KMS or not self._is_own(key_arn):
+            raise UnknownKeyError(f"the slot is for provider {slot.provider} and a key that keys.{self.name} does not name")
+        if not 0 < len(slot.wrapped) <= CIPHERTEXT_MAX:
+            raise ContextMismatchError(f"a KMS ciphertext has 1 to {CIPHERTEXT_MAX} bytes, this one {len(slot.wrapped)}")
+        return key_arn
+
+    def _is_own(self, key_arn: str) -> bool:
+        match = _KEY_ARN.fullmatch(key_arn)
+        return match is not None and self._key_id in (key_arn, match["id"])
+
+    def _answered_key(self, answer: Mapping[str, Any], field: str) -> str:
+        key_arn = answer.get(field)
+        if not isinstance(key_arn, str) or not self._is_own(key_arn):
+            raise KeyAnswerError(f"{self._endpoint} answered with a {field} that is not the key asked for")
+        return key_arn
+
+    def _slot(self, answer: Mapping[str, Any]) -> KeySlot:
+        key_arn = self._answered_key(answer, "KeyId")
+        blob = answer.get("CiphertextBlob")
+        if not isinstance(blob, bytes) or not 0 < len(blob) <= CIPHERTEXT_MAX:
+            raise KeyAnswerError(f"{self._endpoint} answered with a wrapped key of no or of impossible length")
+        return KeySlot(provider=SlotProvider.AWS_KMS, key_id=key_arn.encode(), wrapped=blob)
+
+
+class _Body:
+    """What botocore reads an answer from."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._content
+
+
+def _config() -> Config:
+    # Retries are ours, within one deadline. An endpoint from the environment or ~/.aws could be plain http.
+    # botocore's stubs do not know the newer option yet.
+    options: dict[str, Any] = {
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "ignore_configured_endpoint_urls": True,
+    }
+    return Config(**options)
+
+
+def _plaintext(answer: Mapping[str, Any]) -> bytearray:
+    plaintext = answer.get("Plaintext")
+    if not isinstance(plaintext, bytes) or len(plaintext) != DEK_BYTES:
+        raise KeyAnswerError(f"the key service answered with a data key that is not {DEK_BYTES} bytes long")
+    return bytearray(plaintext)
+
+
+def _translated(operation: Callable[..., Mapping[str, Any]], parameters: Mapping[str, object]) -> Mapping[str, Any]:
+    """The one place where botocore's errors become ours."""
+    try:
+        answer = operation(**parameters)
+    except RecordingError:
+        raise
+    except ClientError as error:
+        raise _refusal(error) from error
+    except _CREDENTIALS as error:
+        raise NotPermittedError(f"no usable AWS credentials: {error}") from error
+    except BotoCoreError as error:
+        raise KeyAnswerError(f"the request could not be made or its answer not read: {type(error).__name__}") from error
+    except _BAD_ANSWER as error:
+        raise KeyAnswerError("the key service's answer is not what its API promises") from error
+    if not isinstance(answer, Mapping):
+        raise KeyAnswerError("the key service's answer is not what its API promises")
+    return answer
+
+
+def _refusal(error: ClientError) -> RecordingError:
+    response: Mapping[str, Any] = error.response
+    raw_code = response.get("Error", {}).get("Code")
+    code = raw_code if isinstance(raw_code, str) and _SAFE_CODE.fullmatch(raw_code) else "unnamed"
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code == "InvalidCiphertextException":
+        return ContextMismatchError("KMS does not open this wrapped key for this file and tenant")
+    if code in _NOT_PERMITTED:
+        return NotPermittedError(f"KMS refuses: {code}; check the role's key policy and credentials")
+    if code in _UNKNOWN_KEY:
+        return UnknownKeyError(f"KMS has no such usable key: {code}; check `key_id`, `region` and the key's state")
+    if code in _UNAVAILABLE or status >= 500 or status == 429:
+        return KeyUnavailableError(f"KMS cannot serve now: {code}, HTTP status {status}")
+    return KeyAnswerError(f"KMS refuses the request: {code}, HTTP status {status}")
+
+
+def _check_settings(settings: AWSKMSKeySettings) -> None:
+    if settings.endpoint_url is not None:
+        _check_endpoint(settings.endpoint_url)
+    match = _KEY_ARN.fullmatch(settings.key_id)
+    if match is None and _KEY_ID.fullmatch(settings.key_id) is None:
+        # An alias can be pointed at another key by whoever may edit aliases, and would make every slot's key id unforeseeable.
+        raise KeyConfigurationError(f"key_id {settings.key_id!r} is no key id and no key ARN; aliases are not accepted")
+    if match is not None and match["region"] != settings.region:
+        raise KeyConfigurationError(f"key_id is of region {match['region']}, `region` says {settings.region}")
+    if not 0 < settings.timeout_s <= 60:
+        raise KeyConfigurationError(f"timeout_s is {settings.timeout_s}; it must be above 0 and at most 60")
+
+
+def _check_endpoint(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        raise KeyConfigurationError(f"endpoint_url {url!r} must begin with https://, loopback addresses included")
+
+
+def _silence_wire_logs() -> None:
+    """At DEBUG botocore writes whole answers to its log, data keys in clear among them: never let it."""
+    for name in ("botocore", "boto3", "urllib3"):
+        logger = logging.getLogger(name)
+        if logger.level < logging.INFO:
+            logger.setLevel(logging.INFO)
+    for name in ("botocore.endpoint", "botocore.parsers", "botocore.httpsession", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.WARNING)

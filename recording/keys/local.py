@@ -1,0 +1,174 @@
+"""The development key provider: AES-KW under a key-encryption key in a local file.
+
+Source: RFC 3394 (AES key wrap). Nothing binds a slot to its file here; the commitment refuses a transplanted one
+(docs/recording-format.md, Key slots).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
+
+from recording.format.slots import KeySlot, SlotProvider
+from recording.keys.errors import ContextMismatchError, KeyConfigurationError, UnknownKeyError
+from recording.keys.provider import DEK_BYTES, DataKey, KeyContext
+from recording.settings import KeySettings, LocalKeySettings
+
+KEK_BYTES: Final = 32
+WRAPPED_BYTES: Final = DEK_BYTES + 8  # RFC 3394: one 64-bit block more than what is wrapped
+
+_PRIVATE_MODE: Final = 0o600
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+class LocalKeyProvider:
+    """Wraps under one key-encryption key, held in memory for the life of the process. Any thread."""
+
+    def __init__(self, name: str, settings: LocalKeySettings) -> None:
+        """Read the key-encryption key.
+
+        Raises:
+            KeyConfigurationError: missing, of a wrong size, readable by others, or owned by another user.
+        """
+        self.name = name
+        self._path = settings.kek_path
+        self._kek = read_kek(self._path)
+        self._key_id = key_id(self._kek)
+
+    def new_key(self, context: KeyContext) -> DataKey:
+        del context  # AES-KW has no associated data
+        dek = bytearray(secrets.token_bytes(DEK_BYTES))
+        return DataKey(dek=dek, slot=self._wrap(dek))
+
+    def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray:
+        del context
+        if slot.provider != SlotProvider.LOCAL_DEV or slot.key_id != self._key_id:
+            raise UnknownKeyError(
+                f"the slot is for provider {slot.provider}, key {slot.key_id[:64].hex()}; this is local key "
+                f"{self._key_id.decode()}"
+            )
+        if len(slot.wrapped) != WRAPPED_BYTES:
+            raise ContextMismatchError(
+                f"a data key wrapped by AES-KW has {WRAPPED_BYTES} bytes, this one {len(slot.wrapped)}"
+            )
+        try:
+            return bytearray(aes_key_unwrap(self._kek, slot.wrapped))
+        except InvalidUnwrap as error:
+            raise ContextMismatchError("the wrapped data key was altered, or another key wrapped it") from error
+
+    def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
+        """AES-KW is deterministic: under the same key this is the slot itself, once it was shown to open."""
+        dek = self.unwrap(slot, context)
+        try:
+            return self._wrap(dek)
+        finally:
+            dek[:] = bytes(len(dek))
+
+    def describe(self) -> dict[str, str]:
+        return {"kind": "local-dev", "key_id": self._key_id.decode(), "path": str(self._path), "fit_for_production": "no"}
+
+    def health(self) -> None:
+        """The file must still hold the key in use: who restarts without it can read nothing."""
+        if not hmac.compare_digest(read_kek(self._path), self._kek):
+            raise KeyConfigurationError(
+                f"{self._path} now holds another key than the one in use; put key {self._key_id.decode()} back or restart"
+            )
+
+    def _wrap(self, dek: bytearray) -> KeySlot:
+        return KeySlot(
+            provider=SlotProvider.LOCAL_DEV, key_id=self._key_id, wrapped=aes_key_wrap(self._kek, bytes(dek))
+        )
+
+
+def key_id(kek: bytes) -> bytes:
+    """16 hex digits that name a key-encryption key without telling anything of it."""
+    return hmac.digest(kek, b"id", hashlib.sha256)[:8].hex().encode()
+
+
+def read_kek(path: Path) -> bytes:
+    """The key-encryption key in `path`. Owner and mode are those of the file that was opened, not of a name looked up twice.
+
+    Raises:
+        KeyConfigurationError: says which rule the file breaks.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise KeyConfigurationError(
+            f"{path}: {error.strerror}; make a key with `b2bua init` or mend `kek_path`"
+        ) from error
+    try:
+        _check_file(path, os.fstat(fd))
+        kek = os.read(fd, KEK_BYTES + 1)
+    except OSError as error:
+        raise KeyConfigurationError(f"{path}: {error.strerror}; the key file cannot be read") from error
+    finally:
+        os.close(fd)
+    if len(kek) != KEK_BYTES:
+        raise KeyConfigurationError(
+            f"{path}: a key-encryption key has exactly {KEK_BYTES} bytes; make one with `b2bua init`"
+        )
+    return kek
+
+
+def create_kek(path: Path) -> bytes:
+    """Make a new key-encryption key in `path`, mode 0600, durable on return. Never overwrites. Returns its key id.
+
+    Raises:
+        KeyConfigurationError: the file exists, or the directory cannot be written.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_MODE)
+    except FileExistsError as error:
+        raise KeyConfigurationError(
+            f"{path} exists; overwriting a key-encryption key makes its recordings unreadable: move it away first"
+        ) from error
+    except OSError as error:
+        raise KeyConfigurationError(f"{path}: {error.strerror}; the key file cannot be made there") from error
+    kek = secrets.token_bytes(KEK_BYTES)
+    with open(fd, "wb") as file:
+        os.fchmod(fd, _PRIVATE_MODE)
+        file.write(kek)
+        file.flush()
+        os.fsync(fd)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return key_id(kek)
+
+
+def check_environment(keys: Mapping[str, KeySettings], *, production: bool) -> tuple[str, ...]:
+    """What is wrong with the key sections for this environment; empty when nothing is.
+
+    A local key lies beside the data it protects, so production refuses it.
+    """
+    if not production:
+        return ()
+    return tuple(
+        f"keys.{name}: a local key is for development, production refuses it; use kind = \"aws-kms\""
+        for name, settings in keys.items()
+        if isinstance(settings, LocalKeySettings)
+    )
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise KeyConfigurationError(f"{path} is not a regular file; `kek_path` must name the key file itself")
+    if status.st_mode & _OTHERS:
+        raise KeyConfigurationError(
+            f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, others may use it; run: chmod 600 {path}"
+        )
+    if status.st_uid != os.geteuid():
+        raise KeyConfigurationError(
+            f"{path} belongs to user {status.st_uid}, this process runs as {os.geteuid()}; run: chown {os.geteuid()} {path}"
+        )

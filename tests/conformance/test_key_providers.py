@@ -1,0 +1,163 @@
+"""The contract that every key provider passes, whoever keeps the key-encryption key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from recording.errors import UnwrapError
+from recording.format.slots import KeySlot, SlotProvider
+from recording.keys.aws_kms import AWSKMSProvider
+from recording.keys.errors import ContextMismatchError, NotPermittedError, UnknownKeyError
+from recording.keys.local import LocalKeyProvider, create_kek
+from recording.keys.provider import DEK_BYTES, KeyContext, KeyProvider
+from recording.settings import LocalKeySettings
+from support.kms import TEST_CREDENTIALS, MotoKMS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A provider, one of the same kind under another key, and what the kind can do."""
+
+    provider: KeyProvider
+    stranger: KeyProvider
+    slot_provider: SlotProvider
+    binds_context: bool
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoKMS]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in TEST_CREDENTIALS.items():
+            patch.setenv(name, value)
+        with MotoKMS(tmp_path_factory.mktemp("moto")) as server:
+            yield server
+
+
+@pytest.fixture(params=["local", "aws-kms"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    if request.param == "local":
+        create_kek(tmp_path / "kek")
+        create_kek(tmp_path / "other")
+        return Case(
+            provider=LocalKeyProvider("main", LocalKeySettings(kek_path=tmp_path / "kek")),
+            stranger=LocalKeyProvider("other", LocalKeySettings(kek_path=tmp_path / "other")),
+            slot_provider=SlotProvider.LOCAL_DEV,
+            binds_context=False,
+        )
+    moto: MotoKMS = request.getfixturevalue("moto")
+    return Case(
+        provider=AWSKMSProvider("main", moto.settings(moto.create_key())),
+        stranger=AWSKMSProvider("other", moto.settings(moto.create_key())),
+        slot_provider=SlotProvider.AWS_KMS,
+        binds_context=True,
+    )
+
+
+@pytest.fixture
+def context() -> KeyContext:
+    return KeyContext(file_id=os.urandom(16), tenant_handle=os.urandom(16))
+
+
+def test_new_key_is_256_bits_and_its_slot_opens_to_it(case: Case, context: KeyContext) -> None:
+    key = case.provider.new_key(context)
+    assert len(key.dek) == DEK_BYTES
+    assert key.slot.provider == case.slot_provider
+    assert bytes(key.dek) not in key.slot.wrapped
+    assert case.provider.unwrap(key.slot, context) == key.dek
+
+
+def test_every_new_key_differs(case: Case, context: KeyContext) -> None:
+    keys = {bytes(case.provider.new_key(context).dek) for _ in range(3)}
+    assert len(keys) == 3
+
+
+def test_unwrapped_key_is_the_callers_to_wipe(case: Case, context: KeyContext) -> None:
+    key = case.provider.new_key(context)
+    first = case.provider.unwrap(key.slot, context)
+    first[:] = bytes(DEK_BYTES)
+    assert case.provider.unwrap(key.slot, context) == key.dek
+
+
+def test_a_slot_of_another_key_is_refused(case: Case, context: KeyContext) -> None:
+    foreign = case.stranger.new_key(context).slot
+    assert case.stranger.unwrap(foreign, context)
+    with pytest.raises(UnknownKeyError):
+        case.provider.unwrap(foreign, context)
+    with pytest.raises(UnknownKeyError):
+        case.provider.rewrap(foreign, context)
+
+
+def test_a_transplanted_key_id_does_not_open_another_keys_slot(case: Case, context: KeyContext) -> None:
+    own, foreign = case.provider.new_key(context).slot, case.stranger.new_key(context).slot
+    # AWS says IncorrectKeyException; moto lets its policy check answer first.
+    with pytest.raises((UnwrapError, NotPermittedError)):
+        case.provider.unwrap(replace(foreign, key_id=own.key_id), context)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 0x7E, 0xFFFF])
+def test_a_slot_of_another_kind_is_refused(case: Case, context: KeyContext, number: int) -> None:
+    slot = case.provider.new_key(context).slot
+    with pytest.raises(UnknownKeyError):
+        case.provider.unwrap(replace(slot, provider=number), context)
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "empty", "random", "oversize"])
+def test_an_altered_wrapped_key_is_refused(case: Case, context: KeyContext, change: str) -> None:
+    slot = case.provider.new_key(context).slot
+    flipped = bytearray(slot.wrapped)
+    flipped[-1] ^= 1
+    wrapped = {
+        "flip": bytes(flipped),
+        "cut": slot.wrapped[:-1],
+        "empty": b"",
+        "random": os.urandom(len(slot.wrapped)),
+        "oversize": slot.wrapped + os.urandom(60_000),
+    }[change]
+    with pytest.raises(ContextMismatchError):
+        case.provider.unwrap(replace(slot, wrapped=wrapped), context)
+    assert len(case.provider.unwrap(slot, context)) == DEK_BYTES
+
+
+@pytest.mark.parametrize("key_id", [b"", b"\xff\xfe", b"alias/anything", b"0" * 16, b"x" * 60_000])
+def test_a_garbage_key_id_is_refused(case: Case, context: KeyContext, key_id: bytes) -> None:
+    slot = case.provider.new_key(context).slot
+    with pytest.raises(UnknownKeyError):
+        case.provider.unwrap(KeySlot(provider=slot.provider, key_id=key_id, wrapped=slot.wrapped), context)
+
+
+@pytest.mark.parametrize("field", ["file_id", "tenant_handle"])
+def test_another_context_is_refused_where_it_is_bound(case: Case, context: KeyContext, field: str) -> None:
+    if field == "file_id":
+        other = replace(context, file_id=os.urandom(16))
+    else:
+        other = replace(context, tenant_handle=os.urandom(16))
+    key = case.provider.new_key(context)
+    if not case.binds_context:
+        assert case.provider.unwrap(key.slot, other) == key.dek  # the commitment's task, which format's tests show
+        return
+    with pytest.raises(ContextMismatchError):
+        case.provider.unwrap(key.slot, other)
+    with pytest.raises(ContextMismatchError):
+        case.provider.rewrap(key.slot, other)
+
+
+def test_a_rewrapped_slot_opens_to_the_same_key(case: Case, context: KeyContext) -> None:
+    key = case.provider.new_key(context)
+    slot = case.provider.rewrap(key.slot, context)
+    assert (slot.provider, slot.key_id) == (key.slot.provider, key.slot.key_id)
+    assert case.provider.unwrap(slot, context) == key.dek
+
+
+def test_description_and_repr_tell_no_key(case: Case, context: KeyContext) -> None:
+    key = case.provider.new_key(context)
+    case.provider.health()
+    description = case.provider.describe()
+    assert description["kind"] in ("local-dev", "aws-kms")
+    text = repr(description) + repr(key) + repr(case.provider)
+    assert bytes(key.dek).hex() not in text
+    assert repr(bytes(key.dek)) not in text
