@@ -50,3 +50,27 @@ class ReadinessError(B2BUAError):
     """`b2bua serve` could not come up: a port is taken, a file is unreadable, the key provider does not answer."""
 
     exit_code = 73
+
+
+class InitialisationError(B2BUAError):
+    """`b2bua init` would overwrite something, can't write, or finds no free ports."""
+
+    exit_code = 74
+
+
+class AuditError(B2BUAError):
+    """The audit log can't be opened or written, or an event carries a field that is not allowed there."""
+
+    exit_code = 75
+
+
+class MetricsError(B2BUAError):
+    """The metrics endpoint can't listen."""
+
+    exit_code = 76
+
+
+class CommandError(B2BUAError):
+    """A command can't do what its arguments ask: no such recording, a file in the way, nothing configured to read with."""
+
+    exit_code = 77

@@ -57,6 +57,22 @@ class Codec(enum.Enum):
     G722 = "G722/16000/1"
 
 
+class LogLevel(enum.Enum):
+    """Least severe log event that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(enum.Enum):
+    """`text`: event name and key=value; `json`: one object a line."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class URIScheme(enum.Enum):
     SIP = "sip"
     SIPS = "sips"
@@ -179,6 +195,14 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What `b2bua.log.set_up` writes to standard error."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.TEXT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything `b2bua serve` needs."""
 
@@ -193,4 +217,5 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     metrics: MetricsSettings | None = None
     audit: AuditSettings = field(default_factory=AuditSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     emergency_numbers: frozenset[str] = frozenset()

@@ -1,0 +1,218 @@
+"""What no table can know by itself: references between tables, names that must be unique, ports that
+clash.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from pathlib import Path
+
+from b2bua.config_document import Document, Report, Section, dotted
+from b2bua.config_lines import KeyPath
+from b2bua.config_shape import LocalKey, TrunkTable
+from b2bua.config_values import HostPort, PortRange
+from b2bua.settings import Environment
+
+PORTS_PER_CALL = 4
+"""Two legs, an RTP and an RTCP port each."""
+
+
+def check_references(document: Document, report: Report) -> None:
+    """Every name points at a table that exists and can do what is asked of it."""
+    for tenant in document.tenants.values():
+        if tenant.good("key"):
+            _check_name(report, tenant.key("key"), "keys", tenant.value.key, document.keys)
+    for trunk in document.trunks.values():
+        if trunk.good("tenant"):
+            _check_name(report, trunk.key("tenant"), "tenants", trunk.value.tenant, document.tenants)
+    for route in document.routes:
+        for name in ("source", "destination"):
+            if route.good(name):
+                _check_name(report, route.key(name), "trunks", getattr(route.value, name), document.trunks)
+        if route.good("destination"):
+            _check_destination(document, report, route.value.destination, route.key("destination"))
+
+
+def _check_name(report: Report, key: KeyPath, kind: str, name: str, declared: Collection[str]) -> None:
+    if name not in declared:
+        known = ", ".join(sorted(declared)) or "none"
+        report.add(key, f"there is no [{kind}.{name}]", f"add that table or use one that exists: {known}")
+
+
+def _check_destination(document: Document, report: Report, name: str, key: KeyPath) -> None:
+    trunk = document.trunks.get(name)
+    if trunk is not None and trunk.good("target") and trunk.value.target is None:
+        report.add(
+            key, f"trunk {name} has no target, so no call can go out on it", f"add target to [trunks.{name}]"
+        )
+
+
+def check_uniqueness(document: Document, report: Report) -> None:
+    """The certificate decides the trunk and the handle the tenant: what two of them share decides nothing."""
+    _check_identities(document.trunks, report)
+    handles: dict[bytes, KeyPath] = {}
+    for tenant in document.tenants.values():
+        if tenant.good("handle"):
+            first = handles.setdefault(tenant.value.handle, tenant.path)
+            if first is not tenant.path:
+                report.add(
+                    tenant.key("handle"),
+                    f"{dotted(first)} has the same handle",
+                    "draw another 16 random bytes",
+                )
+    routes: dict[tuple[str, str], KeyPath] = {}
+    for route in document.routes:
+        if route.good("source", "prefix"):
+            first = routes.setdefault((route.value.source, route.value.prefix), route.path)
+            if first is not route.path:
+                what = f"{dotted(first)} has the same from and prefix"
+                report.add(route.key("source"), what, "give one of them a longer prefix or remove it")
+
+
+def _check_identities(trunks: dict[str, Section[TrunkTable]], report: Report) -> None:
+    owners: dict[str, str] = {}
+    for name, trunk in trunks.items():
+        if not trunk.good("identities"):
+            continue
+        for index, identity in enumerate(trunk.value.identities):
+            owner = owners.setdefault(identity, name)
+            if owner != name:
+                what = f"trunk {owner} has the identity {identity} too, so it would not decide the trunk"
+                report.add((*trunk.key("identities"), index), what, "give each trunk names of its own")
+
+
+def check_ports(document: Document, report: Report) -> None:
+    """No port is asked for twice, and there are enough of them for the calls admitted."""
+    listens: list[tuple[KeyPath, HostPort]] = []
+    for section in (document.sip, document.metrics):
+        if section is None or not section.good("listen"):
+            continue
+        key, listen = section.key("listen"), section.value.listen
+        for other_key, other in listens:
+            if listen.port == other.port and _share_address(listen.host, other.host):
+                report.add(
+                    key, f"{dotted(other_key)} takes port {listen.port} already", "choose another port"
+                )
+        listens.append((key, listen))
+    media = document.media
+    if media is None or not media.good("rtp_ports"):
+        return
+    ports = media.value.rtp_ports
+    for key, listen in listens:
+        if listen.port is not None and listen.port in ports:
+            cure = f"move {dotted(key)} or {dotted(media.key('rtp_ports'))}"
+            report.add(media.key("rtp_ports"), f"the range holds port {listen.port} of {dotted(key)}", cure)
+    _check_port_count(document, report, ports, media.key("rtp_ports"))
+
+
+def _share_address(one: str, other: str) -> bool:
+    addresses = ipaddress.ip_address(one), ipaddress.ip_address(other)
+    return one == other or any(address.is_unspecified for address in addresses)
+
+
+def _is_wildcard(listen: HostPort) -> bool:
+    return ipaddress.ip_address(listen.host).is_unspecified
+
+
+def _check_port_count(document: Document, report: Report, ports: PortRange, key: KeyPath) -> None:
+    limits = document.limits
+    if limits is None or not limits.good("max_calls"):
+        return
+    needed = limits.value.max_calls * PORTS_PER_CALL
+    if ports.size < needed:
+        calls = ports.size // PORTS_PER_CALL
+        what = f"{ports.size} ports serve {calls} calls, limits.max_calls is {limits.value.max_calls}"
+        report.add(key, what, f"widen the range to {needed} ports or lower limits.max_calls")
+
+
+def check_addresses(document: Document, report: Report) -> None:
+    """What peers are told must be something they can reach."""
+    sip, media = document.sip, document.media
+    if (
+        sip is not None
+        and sip.good("listen", "public")
+        and sip.value.public is None
+        and _is_wildcard(sip.value.listen)
+    ):
+        cure = 'add public = "HOST:PORT" to [sip]'
+        report.add(sip.key("listen"), "listening on every address leaves open what peers are told", cure)
+    for trunk in document.trunks.values():
+        if (
+            trunk.is_set("addresses")
+            and trunk.value.addresses
+            and trunk.good("target")
+            and trunk.value.target is None
+        ):
+            report.add(
+                trunk.key("addresses"), "there are addresses but no target", "add target, or remove addresses"
+            )
+    if sip is None or media is None or not (sip.good("public") and media.good("address", "public_address")):
+        return
+    address, public = media.value.address, media.value.public_address
+    if public is not None and (":" in address) != (":" in public):
+        what = f"{public} is not of the address family of media.address {address}"
+        report.add(media.key("public_address"), what, "use two IPv4 or two IPv6 addresses")
+
+
+def check_environment(document: Document, report: Report) -> None:
+    """Production refuses keys that lie beside the data they protect."""
+    if (
+        not document.general.good("environment")
+        or document.general.value.environment is not Environment.PRODUCTION
+    ):
+        return
+    for section in document.keys.values():
+        if section is not None and isinstance(section.value, LocalKey):
+            cure = 'use provider = "aws-kms", or environment = "development" for tests'
+            report.add(section.key("provider"), "a local key is for development, production refuses it", cure)
+
+
+def check_directories(document: Document, report: Report) -> None:
+    """Spool, recordings and index are three places."""
+    section = document.recording
+    if section is None:
+        return
+    table = section.value
+    texts = {"directory": table.directory, "spool": table.spool, "index": table.index}
+    places = {
+        name: document.file(text).resolve()
+        for name, text in texts.items()
+        if section.good(name) and text is not None
+    }
+    seen: dict[Path, str] = {}
+    for name, place in places.items():
+        other = seen.setdefault(place, name)
+        if other != name:
+            report.add(
+                section.key(name), f"it is the place of recording.{other} too", "give each a place of its own"
+            )
+    for name in ("directory", "spool"):
+        if name in places and places[name].exists() and not places[name].is_dir():
+            cure = "name a directory; it is made when missing"
+            report.add(section.key(name), f"{places[name]} is not a directory", cure)
+    index = places.get("index")
+    if index is not None and index.is_dir():
+        report.add(section.key("index"), f"{index} is a directory", "name a file; it is made when missing")
+
+
+def check_limits(document: Document, report: Report) -> None:
+    """A trunk's limit above the machine's would never be reached."""
+    limits = document.limits
+    if limits is None or not limits.good("max_calls"):
+        return
+    for trunk in document.trunks.values():
+        if trunk.is_set("max_calls") and trunk.value.max_calls > limits.value.max_calls:
+            what = f"{trunk.value.max_calls} is above limits.max_calls {limits.value.max_calls}"
+            report.add(trunk.key("max_calls"), what, "lower it or raise limits.max_calls")
+
+
+ALL_CHECKS = (
+    check_references,
+    check_uniqueness,
+    check_ports,
+    check_addresses,
+    check_environment,
+    check_directories,
+    check_limits,
+)

@@ -1,0 +1,140 @@
+"""The files a configuration names: certificates, keys and key-encryption keys, judged before anything
+starts.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from b2bua.config_document import Document, Report, Section
+from b2bua.config_lines import KeyPath
+from b2bua.config_shape import TLS, AWSKey, LocalKey, MetricsTable
+from b2bua.settings import Environment
+from recording.keys.errors import KeyConfigurationError
+from recording.keys.local import read_kek
+from tls.errors import MaterialError
+from tls.material import TLSMaterial, load_material
+from tls.settings import TLSMaterialSettings
+from tls.source import SourceFile, read_source
+
+_PEM_FIELDS = ("certificate", "private_key", "trust", "crl")
+
+
+def check_files(document: Document, report: Report, now: datetime) -> None:
+    """Read every file the configuration names and report what makes it unusable."""
+    if document.tls is not None and document.tls.good(*_PEM_FIELDS):
+        _check_material(document, document.tls, material_settings(document), report, now)
+    metrics = document.metrics
+    if metrics is not None and metrics.good(*_PEM_FIELDS) and any(map(metrics.is_set, _PEM_FIELDS)):
+        settings = metrics_material_settings(document)
+        if settings is not None:
+            _check_material(document, metrics, settings, report, now)
+    for key in document.keys.values():
+        _check_key(document, key, report)
+    if document.audit is not None and document.audit.good("path") and document.audit.value.path is not None:
+        _check_audit_path(document.file(document.audit.value.path), document.audit.key("path"), report)
+
+
+def material_settings(document: Document) -> TLSMaterialSettings:
+    """The files of the SIP endpoint. The [tls] table must be good."""
+    assert document.tls is not None
+    table = document.tls.value
+    return TLSMaterialSettings(
+        certificate_path=document.file(table.certificate),
+        private_key_path=document.file(table.private_key),
+        trust_path=document.file(table.trust),
+        crl_path=None if table.crl is None else document.file(table.crl),
+    )
+
+
+def metrics_material_settings(document: Document) -> TLSMaterialSettings | None:
+    """The files of the metrics endpoint: its own or, one by one, those of [tls]. None while [tls]
+    isn't good.
+    """
+    assert document.metrics is not None
+    own = document.metrics.value
+    if document.tls is None or not document.tls.good(*_PEM_FIELDS):
+        return None
+    shared = document.tls.value
+    crl = own.crl or shared.crl
+    return TLSMaterialSettings(
+        certificate_path=document.file(own.certificate or shared.certificate),
+        private_key_path=document.file(own.private_key or shared.private_key),
+        trust_path=document.file(own.trust or shared.trust),
+        crl_path=None if crl is None else document.file(crl),
+    )
+
+
+def _check_material(
+    document: Document,
+    section: Section[TLS] | Section[MetricsTable],
+    settings: TLSMaterialSettings,
+    report: Report,
+    now: datetime,
+) -> None:
+    by_path = {
+        settings.certificate_path: "certificate",
+        settings.private_key_path: "private_key",
+        settings.trust_path: "trust",
+        settings.crl_path: "crl",
+    }
+    try:
+        material = load_material(settings, now=now)
+    except MaterialError as error:
+        for problem in error.problems:
+            report.add(section.key(by_path[problem.path]), f"{problem.path}: {problem.what}", problem.cure)
+        return
+    _check_authority(document, section, material, report)
+
+
+def _check_authority(
+    document: Document, section: Section[TLS] | Section[MetricsTable], material: TLSMaterial, report: Report
+) -> None:
+    general = document.general
+    if not general.good("environment") or general.value.environment is not Environment.PRODUCTION:
+        return
+    if any(_is_development_ca(anchor) for anchor in material.trust.anchors):
+        what = "it trusts a development certificate authority, which production refuses"
+        cure = 'name the authority of your peers, or set environment = "development" for tests'
+        report.add(section.key("trust"), what, cure)
+
+
+def _is_development_ca(anchor: x509.Certificate) -> bool:
+    """`tls.authority` puts the words into the name of each authority it makes."""
+    names = anchor.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return any("development ca" in str(name.value).lower() for name in names)
+
+
+def _check_key(
+    document: Document, section: Section[LocalKey] | Section[AWSKey] | None, report: Report
+) -> None:
+    if section is None:
+        return
+    table = section.value
+    if isinstance(table, LocalKey) and section.good("kek"):
+        try:
+            read_kek(document.file(table.kek))
+        except KeyConfigurationError as error:
+            what, _, cure = str(error).partition("; ")
+            report.add(section.key("kek"), what, cure or "name a file of 32 random bytes and mode 0600")
+    elif isinstance(table, AWSKey) and section.good("ca") and table.ca is not None:
+        source = read_source(document.file(table.ca))
+        if not isinstance(source, SourceFile):
+            report.add(section.key("ca"), f"{source.path}: {source.what}", source.cure)
+        elif b"-----BEGIN CERTIFICATE-----" not in source.data:
+            report.add(
+                section.key("ca"),
+                f"{source.path}: it holds no PEM certificate",
+                "name a PEM file with the authority",
+            )
+
+
+def _check_audit_path(path: Path, key: KeyPath, report: Report) -> None:
+    if path.is_dir():
+        report.add(key, f"{path} is a directory", "name a file; it is made when missing")
+    elif not path.parent.is_dir():
+        report.add(key, f"there is no directory {path.parent}", "make it, or correct the path")
