@@ -1,0 +1,1 @@
+"""Certificates turned into verified, reloadable TLS material. Knows nothing of SIP stacks or recordings."""
