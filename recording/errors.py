@@ -30,8 +30,9 @@ class RecordingError(Exception):
 
 
 class FormatError(RecordingError):
-    """Bytes that break a rule of the container. `offset` is a byte offset in what was parsed: file, sidecar
-    or record.
+    """Bytes that break a rule of the container.
+
+    `offset` is a byte offset in what was parsed: file, sidecar or record.
     """
 
     exit_code = 21
@@ -93,8 +94,9 @@ class TruncatedRecordingError(RecordingError):
 
 
 class MalformedContentError(RecordingError):
-    """An authentic META, EVENT or FINAL record whose JSON is not what the format promises: the writer was at
-    fault.
+    """An authentic META, EVENT or FINAL record whose JSON is not what the format promises.
+
+    The writer was at fault.
     """
 
     exit_code = 28
@@ -134,8 +136,9 @@ class ExportError(RecordingError):
 
 
 class UnwrapError(RecordingError):
-    """This key does not open this slot (altered, transplanted, or wrapped by another key). Readers try the
-    next slot.
+    """This key does not open this slot (altered, transplanted, or wrapped by another key).
+
+    Readers try the next slot.
     """
 
     exit_code = 33

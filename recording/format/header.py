@@ -1,5 +1,6 @@
-"""The head of a file: core header, commitment and the frame of the slots area. Source:
-docs/recording-format.md, Layout.
+"""The head of a file: core header, commitment and the frame of the slots area.
+
+Source: docs/recording-format.md, Layout.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ _PREFIX_LEN: Final = 16  # magic to core_len: enough to know how much more to re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreHeader:
-    """The immutable fields. `extension`: bytes past the 96 known ones, which a later minor version may use;
-    hashed, not read.
+    """The immutable fields.
+
+    `extension`: bytes past the 96 known ones, which a later minor version may use; hashed, not read.
     """
 
     file_id: bytes
@@ -100,12 +102,14 @@ class Head:
 
 
 def body_offset(*, core_len: int, slots_len: int) -> int:
+    """File offset of record 0."""
     return core_len + limits.COMMITMENT_LEN + limits.SLOTS_HEADER_LEN + slots_len
 
 
 def build_head(core: CoreHeader, *, commitment: bytes, slots_area: bytes, slots_generation: int = 0) -> bytes:
-    """The bytes before the body. `slots_area` must have one of the lengths that put the body on a page (see
-    `slots`).
+    """The bytes before the body.
+
+    `slots_area` must have one of the lengths that put the body on a page (see `slots`).
     """
     core_bytes = core.build()
     _check_slots_len(len(slots_area), core_len=len(core_bytes))
@@ -117,8 +121,9 @@ def build_head(core: CoreHeader, *, commitment: bytes, slots_area: bytes, slots_
 
 
 def head_len_needed(data: bytes) -> int:
-    """How many bytes from the file's start are needed to parse its head, as far as `data` can tell: a reader
-    asks again with more.
+    """How many bytes from the file's start are needed to parse its head, as far as `data` can tell.
+
+    A reader asks again with more.
 
     Raises:
         NotARecordingError, UnsupportedVersionError, FormatError: as soon as what is there shows it.

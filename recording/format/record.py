@@ -1,5 +1,6 @@
-"""One record: a fixed-size chunk under AES-256-GCM. Source: docs/recording-format.md, Records; NIST SP
-800-38D section 8.2.1.
+"""One record: a fixed-size chunk under AES-256-GCM.
+
+Source: docs/recording-format.md, Records; NIST SP 800-38D section 8.2.1.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class RecordType(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """An opened record. `type` is a plain number where the type is unknown. `payload` is a view of the
-    decrypted chunk.
+    """An opened record.
+
+    `type` is a plain number where the type is unknown. `payload` is a view of the decrypted chunk.
     """
 
     index: int
@@ -49,8 +51,9 @@ class Record:
 
 
 def nonce(index: int, *, final: bool) -> bytes:
-    """The nonce of record `index`. Each (key, index) pair is sealed once, so that no nonce repeats under a
-    key.
+    """The nonce of record `index`.
+
+    Each (key, index) pair is sealed once, so that no nonce repeats under a key.
     """
     return _NONCE.pack(_NONCE_KIND, final, 0, index)
 
@@ -66,8 +69,9 @@ def write_inner_header(inner: bytearray, *, record_type: RecordType, payload_len
 
 
 def seal_inner(body: AESGCM, *, index: int, inner: bytearray) -> bytes:
-    """Encrypt a whole chunk (header, payload, zeros). The caller has never sealed `index` under this key, and
-    never will again.
+    """Encrypt a whole chunk (header, payload, zeros).
+
+    The caller has never sealed `index` under this key, and never will again.
     """
     return body.encrypt(nonce(index, final=inner[0] == RecordType.FINAL), inner, None)
 

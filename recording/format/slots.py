@@ -40,8 +40,9 @@ class SlotProvider(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySlot:
-    """One wrapped data key. `provider` is a plain number, since a file may hold slots of providers unknown
-    here.
+    """One wrapped data key.
+
+    `provider` is a plain number, since a file may hold slots of providers unknown here.
     """
 
     provider: int
@@ -60,8 +61,9 @@ class KeySlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """Slots that replace the embedded ones after a rewrap. The highest generation that opens the file
-    counts.
+    """Slots that replace the embedded ones after a rewrap.
+
+    The highest generation that opens the file counts.
     """
 
     file_id: bytes

@@ -20,8 +20,9 @@ _INFO_PREFIX: Final = b"crec/v1/"
 
 
 class Suite(enum.IntEnum):
-    """Suites that this version reads and writes. 0x0002 is reserved for nonces that a module makes and the
-    record stores.
+    """Suites that this version reads and writes.
+
+    0x0002 is reserved for nonces that a module makes and the record stores.
     """
 
     AES_256_GCM_HKDF_SHA256 = 0x0001
@@ -40,8 +41,9 @@ class SegmentKeys:
 
 
 def derive_keys(dek: bytes | bytearray, *, salt: bytes, core: bytes) -> SegmentKeys:
-    """The keys of the segment whose core header is `core`, every byte of it. Borrows `dek`, which stays the
-    caller's to wipe.
+    """The keys of the segment whose core header is `core`, every byte of it.
+
+    Borrows `dek`, which stays the caller's to wipe.
     """
     if len(dek) != DEK_LEN:
         raise ValueError(f"a data key has {DEK_LEN} bytes, not {len(dek)}")

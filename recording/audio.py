@@ -1,0 +1,106 @@
+"""PCM as the recorder has it: signed 16-bit little-endian samples, interleaved by channel.
+
+The live path mixes in C, while it drains; these serve export and tests. Standard library only, and no
+`audioop`, which
+Python 3.13 dropped.
+"""
+
+from __future__ import annotations
+
+import array
+import operator
+import sys
+from typing import Final
+
+SAMPLE_BYTES: Final = 2
+SAMPLE_MIN: Final = -32768
+SAMPLE_MAX: Final = 32767
+
+Buffer = bytes | bytearray | memoryview
+
+
+def _saturation_table() -> array.array[int]:
+    """`table[a + b]` is the saturated sum.
+
+    Negative sums, down to -65,536, use Python's indexing from the end.
+    """
+    sums = [*range(2 * SAMPLE_MAX + 1), SAMPLE_MAX, *range(2 * SAMPLE_MIN, 0)]
+    return array.array("h", (min(SAMPLE_MAX, max(SAMPLE_MIN, value)) for value in sums))
+
+
+_SATURATED: Final = _saturation_table()
+
+
+def samples(pcm: Buffer) -> array.array[int]:
+    """The samples of `pcm`, in native byte order.
+
+    Raises:
+        ValueError: an odd number of bytes.
+    """
+    values = array.array("h")
+    values.frombytes(pcm)
+    return _little_endian(values)
+
+
+def pcm_bytes(values: array.array[int]) -> bytes:
+    """The samples as s16le."""
+    return _little_endian(values[:]).tobytes() if sys.byteorder == "big" else values.tobytes()
+
+
+def mix(first: Buffer, second: Buffer) -> bytes:
+    """The saturating sum, sample by sample, of two parts of equal length.
+
+    Raises:
+        ValueError: lengths differ, or are odd.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} bytes cannot be mixed")
+    return pcm_bytes(_mixed(samples(first), samples(second)))
+
+
+def mix_channels(pcm: Buffer) -> bytes:
+    """Two interleaved channels to one: their saturating sum."""
+    values = samples(pcm)
+    if len(values) % 2:
+        raise ValueError("two channels have an even number of samples")
+    return pcm_bytes(_mixed(values[0::2], values[1::2]))
+
+
+def interleave(first: Buffer, second: Buffer) -> bytes:
+    """A frame of each channel in turn, `first` leading. Raises ValueError where lengths differ or are odd."""
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} bytes cannot be interleaved")
+    values = array.array("h", bytes(2 * len(first)))
+    values[0::2] = _native(first)
+    values[1::2] = _native(second)
+    return values.tobytes()
+
+
+def channel(pcm: Buffer, number: int, *, channels: int) -> bytes:
+    """One channel of interleaved audio."""
+    values = _native(pcm)
+    if len(values) % channels or not 0 <= number < channels:
+        raise ValueError(f"no channel {number} of {channels} in {len(values)} samples")
+    return values[number::channels].tobytes()
+
+
+def silence(frames: int, *, channels: int) -> bytes:
+    """`frames` frames of zeros."""
+    return bytes(frames * channels * SAMPLE_BYTES)
+
+
+def _mixed(first: array.array[int], second: array.array[int]) -> array.array[int]:
+    return array.array("h", map(_SATURATED.__getitem__, map(operator.add, first, second)))
+
+
+def _native(pcm: Buffer) -> array.array[int]:
+    """Samples as they lie in memory, for moving them about without looking at their values."""
+    values = array.array("h")
+    values.frombytes(pcm)
+    return values
+
+
+def _little_endian(values: array.array[int]) -> array.array[int]:
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
