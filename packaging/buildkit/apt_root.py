@@ -9,16 +9,17 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from buildkit.apt_sources import Mirror
-from buildkit.errors import BuildError, KeyringError, LockMismatchError, SuiteAbsentError
+from buildkit.errors import BuildError, KeyringError, SuiteAbsentError
+from buildkit.lock import ArchiveType
 
-ArchiveType = Literal["deb", "deb-src"]
 _HELPER = "/usr/lib/apt/apt-helper"
 _URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$")
-_KEY_TROUBLE = re.compile(r"NO_PUBKEY|EXPKEYSIG|BADSIG|REVKEYSIG|is not signed|no keyring|cannot be authenticated", re.I)
-_ABSENT = re.compile(r"does not have a Release file|404 +Not Found", re.I)
+_KEY_TROUBLE = re.compile(
+    r"NO_PUBKEY|EXPKEYSIG|BADSIG|REVKEYSIG|is not signed|no keyring|cannot be authenticated", re.IGNORECASE
+)
+_ABSENT = re.compile(r"does not have a Release file|404 +Not Found", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +37,24 @@ class ArchiveFile:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A file on offer, with the suite and the package version it belongs to."""
+
+    suite: str
+    version: str
+    file: ArchiveFile
+
+
 class AptRoot:
     """One isolated apt root for one suite. Its folder may be kept and reused."""
 
-    def __init__(self, *, folder: Path, suite: str, archive_type: ArchiveType, mirrors: Sequence[Mirror]) -> None:
+    def __init__(
+        self, *, folder: Path, suite: str, archive_type: ArchiveType, mirrors: Sequence[Mirror]
+    ) -> None:
         """Write the root's configuration; nothing is fetched yet."""
         self.suite = suite
+        self._archive_type = archive_type
         self._config = folder / "apt.conf"
         for part in ("lists/partial", "cache/archives/partial", "etc"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -62,18 +75,20 @@ class AptRoot:
             return
         raise update_error(self.suite, done.stdout + done.stderr)
 
-    def versions(self, package: str) -> tuple[str, ...]:
-        """The versions of a source package in this suite, as apt lists them."""
+    def candidates(self, package: str) -> tuple[Candidate, ...]:
+        """Every file of every version of a package in this suite; none if the suite lacks it."""
+        if self._archive_type == "deb":
+            files = self._print_uris("download", package)
+            return tuple(
+                Candidate(suite=self.suite, version=file.file.split("_")[1], file=file) for file in files
+            )
         shown = self._run("apt-cache", "showsrc", "--only-source", package).stdout
-        return tuple(dict.fromkeys(re.findall(r"^Version: (\S+)$", shown, re.M)))
-
-    def source_files(self, package: str, version: str) -> tuple[ArchiveFile, ...]:
-        """The files of one version of a source package, with the hashes of the signed index."""
-        return self._print_uris("source", "--download-only", f"{package}={version}")
-
-    def closure(self, package: str) -> tuple[ArchiveFile, ...]:
-        """The package and everything that it depends on, down to the C library."""
-        return self._print_uris("install", "--yes", "--no-install-recommends", package)
+        versions = dict.fromkeys(re.findall(r"^Version: (\S+)$", shown, re.MULTILINE))
+        return tuple(
+            Candidate(suite=self.suite, version=version, file=file)
+            for version in versions
+            for file in self._print_uris("source", "--download-only", f"{package}={version}")
+        )
 
     def download(self, wanted: ArchiveFile, into: Path) -> Path:
         """Fetch one file through apt and have apt check its hash.
@@ -89,11 +104,7 @@ class AptRoot:
         return target
 
     def _print_uris(self, command: str, *arguments: str) -> tuple[ArchiveFile, ...]:
-        done = self._run("apt-get", "-qq", "--print-uris", command, *arguments)
-        files = parse_uris(done.stdout)
-        if done.returncode != 0 or not files:
-            raise LockMismatchError(f"{self.suite} has no {arguments[-1]}: {done.stderr.strip()}")
-        return files
+        return parse_uris(self._run("apt-get", "-qq", "--print-uris", command, *arguments).stdout)
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -118,7 +129,9 @@ def parse_uris(text: str) -> tuple[ArchiveFile, ...]:
     """Read what `apt-get --print-uris` prints; a line without a SHA-256 does not count."""
     matches = (_URI_LINE.match(line.strip()) for line in text.splitlines())
     return tuple(
-        ArchiveFile(uri=match["uri"], file=match["file"], sha256=match["sha256"]) for match in matches if match
+        ArchiveFile(uri=match["uri"], file=match["file"], sha256=match["sha256"])
+        for match in matches
+        if match
     )
 
 

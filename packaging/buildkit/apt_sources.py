@@ -16,7 +16,19 @@ from buildkit.errors import BuildError
 
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DEBIAN_SUITES = frozenset(
-    "bullseye bookworm trixie forky duke sid stable oldstable oldoldstable testing unstable".split()
+    {
+        "bullseye",
+        "bookworm",
+        "trixie",
+        "forky",
+        "duke",
+        "sid",
+        "stable",
+        "oldstable",
+        "oldoldstable",
+        "testing",
+        "unstable",
+    }
 )
 _ONE_LINE = re.compile(r"^(deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<rest>.+)$")
 
@@ -85,9 +97,7 @@ def parse_one_line(text: str) -> Iterator[_Entry]:
         match = _ONE_LINE.match(raw.split("#", 1)[0].strip())
         if match is None:
             continue
-        options = dict(
-            option.split("=", 1) for option in (match["options"] or "").split() if "=" in option
-        )
+        options = dict(option.split("=", 1) for option in (match["options"] or "").split() if "=" in option)
         suite, *components = match["rest"].split()
         yield _Entry(
             uris=(match["uri"],),

@@ -4,9 +4,11 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from buildkit.errors import BuildError
+
+ArchiveType = Literal["deb", "deb-src"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -26,7 +28,8 @@ class SourceLock:
 
     Attributes:
         name: The lock's table.
-        package: Debian source package that carries it.
+        archive_type: Whether `package` is a source package or a binary one.
+        package: Debian package that carries it.
         release: Version of the component itself.
         file_suffix: Ends the name of the one file wanted of that package.
         suites: Where to look, in this order.
@@ -36,6 +39,7 @@ class SourceLock:
     """
 
     name: str
+    archive_type: ArchiveType
     package: str
     release: str
     file_suffix: str
@@ -58,6 +62,7 @@ def read_source_lock(path: Path, name: str) -> SourceLock:
         table = tomllib.loads(path.read_text())[name]
         lock = SourceLock(
             name=name,
+            archive_type="deb" if table["file_suffix"].endswith(".deb") else "deb-src",
             package=table["package"],
             release=table["release"],
             file_suffix=table["file_suffix"],

@@ -11,7 +11,14 @@ JOBS = "-j2"
 
 
 def build_libraries(
-    *, libsrtp: Path, pjproject: Path, patches: Sequence[Path], config_site: Path, prefix: Path, stage: Path, log: Path
+    *,
+    libsrtp: Path,
+    pjproject: Path,
+    patches: Sequence[Path],
+    config_site: Path,
+    prefix: Path,
+    stage: Path,
+    log: Path,
 ) -> None:
     """Build both libraries.
 
@@ -28,7 +35,9 @@ def build_libraries(
         _build_libsrtp(libsrtp, prefix=prefix, stage=stage, log=log)
     with phase(f"applying {len(patches)} patches to pjproject"):
         for patch in patches:
-            run(["patch", "--batch", "--forward", "--fuzz=0", "-p1", "-i", str(patch)], cwd=pjproject, log=log)
+            run(
+                ["patch", "--batch", "--forward", "--fuzz=0", "-p1", "-i", str(patch)], cwd=pjproject, log=log
+            )
         shutil.copyfile(config_site, pjproject / "pjlib/include/pj/config_site.h")
     with phase("building pjproject"):
         _build_pjproject(pjproject, prefix=prefix, stage=stage, log=log)

@@ -49,7 +49,9 @@ def find_prefix(recipe: Recipe) -> Prefix | None:
     info = json.loads((path / INFO_FILE).read_text())
     wheel = path / "wheels" / info["wheel"]
     if not wheel.is_file() or sha256_file(wheel) != info["wheel_sha256"]:
-        raise BuildError(f"{wheel} is not the file that was built there; remove {path} and run the set-up again")
+        raise BuildError(
+            f"{wheel} is not the file that was built there; remove {path} and run the set-up again"
+        )
     return Prefix(path=path, wheel=wheel, wheel_sha256=info["wheel_sha256"])
 
 

@@ -91,21 +91,33 @@ def _wrapper(*, swig: Path, headers: Path, log: Path) -> Path:
     kept = cache_root() / f"pjsua2-wrapper-{key[:24]}"
     if kept.is_dir():
         return kept
-    with phase("generating and compiling the pjsua2 wrapper (about a minute)"), workspace("wrapper") as folder:
+    with (
+        phase("generating and compiling the pjsua2 wrapper (about a minute)"),
+        workspace("wrapper") as folder,
+    ):
         built = folder / "wrapper"
         built.mkdir()
         source = swig.parents[2]
         includes = [f"-I{source / name / 'include'}" for name in _INCLUDED]
         generated = folder / "pjsua2_wrap.cpp"
         run(
-            ["swig", *includes, *_SWIG_FLAGS, "-outdir", str(built), "-o", str(generated), str(swig / "pjsua2.i")],
+            [
+                "swig",
+                *includes,
+                *_SWIG_FLAGS,
+                "-outdir",
+                str(built),
+                "-o",
+                str(generated),
+                str(swig / "pjsua2.i"),
+            ],
             cwd=swig,
             log=log,
         )
-        python_headers = sysconfig.get_paths()["include"]
+        compiled = built / "pjsua2_wrap.o"
+        headers_flags = (f"-I{headers}", f"-I{sysconfig.get_paths()['include']}")
         run(
-            ["g++", *WRAPPER_FLAGS, *DEFINES, f"-I{headers}", f"-I{python_headers}", "-c", str(generated)]
-            + ["-o", str(built / "pjsua2_wrap.o")],
+            ["g++", *WRAPPER_FLAGS, *DEFINES, *headers_flags, "-c", str(generated), "-o", str(compiled)],
             log=log,
         )
         publish(built, kept)

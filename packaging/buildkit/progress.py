@@ -74,7 +74,9 @@ def capture(argv: Sequence[str], *, cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise BuildError(f"{argv[0]} is not installed; run `make setup`, which says what to install") from error
+        raise BuildError(
+            f"{argv[0]} is not installed; run `make setup`, which says what to install"
+        ) from error
     if done.returncode != 0:
         raise BuildError(f"{' '.join(argv)} failed:\n{done.stderr.strip()}")
     return done.stdout

@@ -1,10 +1,9 @@
 """Obtain the verified source of a component: from the cache, else from a mirror of this machine."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from buildkit.apt_root import AptRoot, ArchiveFile
+from buildkit.apt_root import AptRoot, Candidate
 from buildkit.apt_sources import Mirror, machine_mirrors
 from buildkit.cache import cache_root, workspace
 from buildkit.digest import sha256_file, sha256_tree
@@ -14,9 +13,9 @@ from buildkit.progress import capture, say
 
 
 def obtain(lock: SourceLock) -> Path:
-    """Return a tarball that the lock accepts, by its hash or by its content.
+    """Return an archive that the lock accepts, by its hash or by its content.
 
-    A cached tarball is hashed again on every use. With one there the network is not needed.
+    A cached archive is hashed again on every use. With one there the network is not needed.
 
     Raises:
         LockMismatchError: The mirrors carry only versions whose content is another.
@@ -31,9 +30,9 @@ def obtain(lock: SourceLock) -> Path:
 
 
 def find_cached(lock: SourceLock, folder: Path) -> Path | None:
-    """A tarball in the cache that the lock accepts; others are passed over."""
+    """An archive in the cache that the lock accepts; others are passed over."""
     for path in sorted(folder.glob(f"{lock.package}_*{lock.file_suffix}")):
-        if lock.accepts(sha256_file(path)) or _accepted_by_content(lock, path):
+        if lock.accepts(sha256_file(path)) or accepted_by_content(lock, path):
             return path
     return None
 
@@ -41,10 +40,13 @@ def find_cached(lock: SourceLock, folder: Path) -> Path | None:
 def fetch(lock: SourceLock, folder: Path, mirrors: Sequence[Mirror]) -> Path:
     """Look for an accepted file in every suite of the lock, then for one with the same content."""
     refusals: list[str] = []
-    candidates: list[tuple[AptRoot, str, ArchiveFile]] = []
+    others: list[tuple[AptRoot, Candidate]] = []
     for suite in lock.suites:
         root = AptRoot(
-            folder=cache_root() / "apt" / f"{suite}-source", suite=suite, archive_type="deb-src", mirrors=mirrors
+            folder=cache_root() / "apt" / f"{suite}-{lock.archive_type}",
+            suite=suite,
+            archive_type=lock.archive_type,
+            mirrors=mirrors,
         )
         say(f"looking for {lock.package} in {suite}")
         try:
@@ -52,36 +54,41 @@ def fetch(lock: SourceLock, folder: Path, mirrors: Sequence[Mirror]) -> Path:
         except BuildError as error:
             refusals.append(str(error))
             continue
-        for version in root.versions(lock.package):
-            for file in root.source_files(lock.package, version):
-                if not file.file.endswith(lock.file_suffix):
-                    continue
-                if lock.accepts(file.sha256):
-                    say(f"fetching {file.file}")
-                    return keep(root.download(file, folder), file.sha256)
-                candidates.append((root, version, file))
-    return _by_content(lock, folder, candidates, refusals)
+        for candidate in root.candidates(lock.package):
+            if not candidate.file.file.endswith(lock.file_suffix):
+                continue
+            if lock.accepts(candidate.file.sha256):
+                return _download(root, candidate, folder)
+            others.append((root, candidate))
+    return _by_content(lock, folder, others, refusals)
+
+
+def _download(root: AptRoot, candidate: Candidate, folder: Path) -> Path:
+    say(f"fetching {candidate.file.file}")
+    return keep(root.download(candidate.file, folder), candidate.file.sha256)
 
 
 def _by_content(
-    lock: SourceLock, folder: Path, candidates: Sequence[tuple[AptRoot, str, ArchiveFile]], refusals: list[str]
+    lock: SourceLock, folder: Path, others: Sequence[tuple[AptRoot, Candidate]], refusals: list[str]
 ) -> Path:
-    for root, version, file in candidates:
+    for root, candidate in others:
         say(
-            f"the locked version of {lock.package} is gone; {root.suite} carries {version}: "
+            f"{lock.package}: the locked version is gone, {candidate.suite} carries {candidate.version}; "
             f"comparing its {lock.name} with the lock"
         )
-        path = keep(root.download(file, folder), file.sha256)
-        if _accepted_by_content(lock, path):
-            say(f"{file.file} holds the very same {lock.name} {lock.release}: accepted")
+        path = _download(root, candidate, folder)
+        if accepted_by_content(lock, path):
+            say(f"{path.name} holds the very same {lock.name} {lock.release}: accepted")
             return path
         path.unlink()
-        refusals.append(f"{lock.package} {version} of {root.suite}: its {lock.name} differs from the locked one")
+        refusals.append(
+            f"{candidate.suite} carries {lock.package} {candidate.version}, whose {lock.name} is another"
+        )
     wanted = ", ".join(entry.version for entry in lock.accepted)
     raise LockMismatchError(
-        f"{lock.name} {lock.release}: no mirror of this machine carries {lock.package} {wanted} or a version with "
-        f"the same content. Put a tarball with an accepted hash into {folder}, or review the new version and "
-        "extend the lock.\n  " + "\n  ".join(refusals)
+        f"{lock.name} {lock.release}: no mirror of this machine carries {lock.package} {wanted} or a version "
+        f"with the same content. Put a file with an accepted hash into {folder}, or review the new version "
+        "and extend the lock.\n  " + "\n  ".join(refusals)
     )
 
 
@@ -98,7 +105,7 @@ def keep(path: Path, sha256: str) -> Path:
     return path
 
 
-def _accepted_by_content(lock: SourceLock, path: Path) -> bool:
+def accepted_by_content(lock: SourceLock, path: Path) -> bool:
     """Whether the unpacked content is the locked one, for files whose own hash is not listed."""
     if lock.accepts(sha256_file(path)):
         return True
@@ -110,11 +117,11 @@ def _accepted_by_content(lock: SourceLock, path: Path) -> bool:
         return sha256_tree(folder) == lock.content_sha256
 
 
-def unpack(tarball: Path, into: Path) -> None:
-    """Unpack a verified tarball without its top folder, with this user's ownership and mask."""
-    if shutil.which("tar") is None:
-        raise BuildError("tar is not installed")
+def unpack(archive: Path, into: Path) -> None:
+    """Unpack a verified archive with this user's ownership and mask; a tarball loses its top folder."""
     into.mkdir(parents=True, exist_ok=True)
-    capture(
-        ["tar", "--extract", "--no-same-owner", "--strip-components=1", "--directory", str(into), "--file", str(tarball)]
-    )
+    if archive.suffix == ".deb":
+        capture(["dpkg-deb", "--extract", str(archive), str(into)])
+        return
+    flags = ("--extract", "--no-same-owner", "--strip-components=1")
+    capture(["tar", *flags, "--directory", str(into), "--file", str(archive)])

@@ -16,11 +16,11 @@ def install_wheel(wheel: Path, *, sha256: str, python: str) -> None:
     """
     actual = sha256_file(wheel)
     if actual != sha256:
-        raise BuildError(f"{wheel} has SHA-256 {actual}, recorded was {sha256}; remove its folder and build again")
+        raise BuildError(
+            f"{wheel} has SHA-256 {actual}, recorded was {sha256}; remove its folder and build again"
+        )
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(f"pjsua2 @ {wheel.as_uri()} --hash=sha256:{sha256}\n")
-        capture(
-            [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--force-reinstall"]
-            + ["--no-warn-script-location", "--require-hashes", "--requirement", str(requirements)]
-        )
+        flags = ("--quiet", "--no-index", "--no-deps", "--force-reinstall", "--no-warn-script-location")
+        capture([python, "-m", "pip", "install", *flags, "--require-hashes", "-r", str(requirements)])

@@ -17,9 +17,15 @@ from buildkit.wheel_install import install_wheel  # noqa: E402 - as above
 def main() -> int:
     """Run the command line; 0 means the prefix is there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--unpatched", action="store_true", help="leave the mending patches out (for tests only)")
-    parser.add_argument("--print-prefix", action="store_true", help="print where the prefix lies; build nothing")
-    parser.add_argument("--install-into", metavar="PYTHON", help="install the wheel for this interpreter by its hash")
+    parser.add_argument(
+        "--unpatched", action="store_true", help="leave the mending patches out (for tests only)"
+    )
+    parser.add_argument(
+        "--print-prefix", action="store_true", help="print where the prefix lies; build nothing"
+    )
+    parser.add_argument(
+        "--install-into", metavar="PYTHON", help="install the wheel for this interpreter by its hash"
+    )
     arguments = parser.parse_args()
     try:
         recipe = read_recipe(HERE, mended=not arguments.unpatched)

@@ -1,0 +1,143 @@
+"""The virtual environment of the tree: made once, then only what has changed is done again."""
+
+import configparser
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildkit.cache import exclusive
+from buildkit.digest import sha256_fields, sha256_file
+from buildkit.errors import BuildError
+from buildkit.pjsip_prefix import Prefix
+from buildkit.progress import phase, say
+from buildkit.wheel_install import install_wheel
+
+_BUILD_BACKEND = ("setuptools>=77", "wheel")
+_EXTRAS = ("demo", "test", "dev")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A virtual environment and the tree it serves."""
+
+    tree: Path
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+
+def ensure_environment(tree: Path, prefix: Prefix) -> Environment:
+    """Bring `.venv` of the tree up to date.
+
+    Each step keeps the hash of its inputs in `.venv`; with the same inputs it is not repeated.
+
+    Raises:
+        BuildError: A step failed.
+    """
+    environment = Environment(tree=tree, folder=tree / ".venv")
+    with exclusive(f"venv-{sha256_fields(str(environment.folder))[:12]}"):
+        _ensure_interpreter(environment)
+        requirements = read_requirements(tree / "setup.cfg")
+        _step(
+            environment,
+            "requirements",
+            sha256_fields(*requirements),
+            lambda: _install(environment, requirements),
+        )
+        _step(
+            environment,
+            "pjsua2",
+            prefix.wheel_sha256,
+            lambda: install_wheel(prefix.wheel, sha256=prefix.wheel_sha256, python=str(environment.python)),
+        )
+        _step(
+            environment, "project", _project_key(tree, prefix), lambda: _install_project(environment, prefix)
+        )
+    return environment
+
+
+def _ensure_interpreter(environment: Environment) -> None:
+    """Make the virtual environment, or make it anew if it belongs to another interpreter."""
+    if environment.python.exists() and _version_of(environment.python) == sys.version:
+        return
+    if environment.folder.exists():
+        say(f"{environment.folder} belongs to another Python; making it anew")
+        shutil.rmtree(environment.folder)
+    with phase(f"making {environment.folder}"):
+        _call([sys.executable, "-m", "venv", str(environment.folder)])
+
+
+def _version_of(python: Path) -> str:
+    asked = [str(python), "-c", "import sys; print(sys.version, end='')"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+
+
+def read_requirements(setup_cfg: Path) -> tuple[str, ...]:
+    """The requirements of the project and of the extras that development uses."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(setup_cfg)
+    texts = [parser["options"]["install_requires"]]
+    texts += [parser["options.extras_require"][extra] for extra in _EXTRAS]
+    return tuple(line.strip() for text in texts for line in text.splitlines() if line.strip())
+
+
+def _install(environment: Environment, requirements: Sequence[str]) -> None:
+    say(f"about to install into {environment.folder}: {', '.join(requirements)}")
+    with phase(f"installing {len(requirements)} Python packages and what they need"):
+        _pip(environment, *_BUILD_BACKEND, *requirements)
+
+
+def _install_project(environment: Environment, prefix: Prefix) -> None:
+    with phase("compiling the native extension and installing the project in place"):
+        _pip(
+            environment,
+            "--no-deps",
+            "--no-build-isolation",
+            "--editable",
+            str(environment.tree),
+            variables={"SEALTRUNK_PJSIP_PREFIX": str(prefix.path)},
+        )
+
+
+def _project_key(tree: Path, prefix: Prefix) -> str:
+    """Hash of what the installed project depends on: its metadata, its extension and the prefix."""
+    files = [tree / name for name in ("setup.cfg", "setup.py", "pyproject.toml")]
+    files += sorted(path for path in (tree / "b2bua/native").glob("*.[ch]") if path.is_file())
+    return sha256_fields(str(prefix.path), *(f"{path.name} {sha256_file(path)}" for path in files))
+
+
+def _pip(environment: Environment, *arguments: str, variables: dict[str, str] | None = None) -> None:
+    flags = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-warn-script-location")
+    _call([str(environment.python), "-m", "pip", "install", *flags, *arguments], variables=variables)
+
+
+def _call(argv: Sequence[str], *, variables: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        argv,
+        env={**os.environ, **(variables or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BuildError(f"`{' '.join(argv)}` failed:\n{(done.stdout + done.stderr).strip()[-6000:]}")
+
+
+def _step(environment: Environment, name: str, key: str, action: Callable[[], None]) -> None:
+    """Do a step unless it was last done with this key."""
+    stamps_file = environment.folder / "sealtrunk-stamps.json"
+    stamps = json.loads(stamps_file.read_text()) if stamps_file.is_file() else {}
+    if stamps.get(name) == key:
+        return
+    action()
+    stamps[name] = key
+    stamps_file.write_text(json.dumps(stamps, indent=2) + "\n")

@@ -1,0 +1,116 @@
+"""Debian packages the set-up needs: which are missing, and how they get installed."""
+
+import enum
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+from buildkit.errors import BuildError
+from buildkit.progress import phase, say
+
+
+class Purpose(enum.Enum):
+    """What the environment is prepared for; a later one needs all that an earlier one does."""
+
+    RUN = "run"
+    TEST = "test"
+
+
+_BUILD = (
+    "build-essential",
+    "ca-certificates",
+    "debian-archive-keyring",
+    "libspeexdsp-dev",
+    "libssl-dev",
+    "openssl",
+    "patch",
+    "pkg-config",
+    "swig",
+    "uuid-dev",
+    "xz-utils",
+)
+_TEST = ("cmake", "libncurses-dev")
+
+
+def required(purpose: Purpose) -> tuple[str, ...]:
+    """The packages needed, those included that only some interpreters or machines lack."""
+    packages = list(_BUILD)
+    if importlib.util.find_spec("ensurepip") is None:
+        packages.append("python3-venv")
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        packages.append("python3-dev")
+    if purpose is Purpose.TEST:
+        packages.extend(_TEST)
+        if shutil.which("node") is None:
+            packages.append("nodejs")
+    return tuple(packages)
+
+
+def missing(packages: Iterable[str]) -> tuple[str, ...]:
+    """Those of the packages that dpkg does not know as installed.
+
+    Raises:
+        BuildError: This machine has no dpkg.
+    """
+    try:
+        shown = subprocess.run(
+            ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status} ${Provides}\n"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        raise BuildError("this set-up needs Debian 12: dpkg-query does not work here") from error
+    return tuple(package for package in packages if package not in parse_installed(shown))
+
+
+def parse_installed(shown: str) -> frozenset[str]:
+    """Names of installed packages, and of what they provide, from dpkg-query's output."""
+    names: set[str] = set()
+    for line in shown.splitlines():
+        package, status, *provides = line.split()
+        if status == "installed":
+            names.add(package)
+            names.update(name.strip(",") for name in provides)
+    return frozenset(names)
+
+
+def install(packages: tuple[str, ...]) -> None:
+    """Install packages with the machine's own apt, as root or through sudo.
+
+    Raises:
+        BuildError: Neither is possible, with the one command an administrator must run; or apt failed.
+    """
+    prefix = _elevation()
+    command = f"apt-get update && apt-get install --yes --no-install-recommends {' '.join(packages)}"
+    if prefix is None:
+        raise BuildError(f"Debian packages are missing; an administrator must run:\n  {command}")
+    say(f"about to install with apt-get: {' '.join(packages)}")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    flags = ("--yes", "--quiet=2", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0")
+    with phase(f"installing {len(packages)} Debian packages"):
+        for step in (["update", "--quiet=2"], ["install", *flags, *packages]):
+            done = subprocess.run(
+                [*prefix, "apt-get", *step],
+                env=quiet,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise BuildError(f"`{command}` failed:\n{(done.stdout + done.stderr).strip()[-4000:]}")
+
+
+def _elevation() -> tuple[str, ...] | None:
+    """What to put before a command that needs root: nothing for root, sudo where it asks nothing."""
+    if os.geteuid() == 0:
+        return ()
+    if shutil.which("sudo") is None:
+        return None
+    silent = subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+    return ("sudo", "-n", "DEBIAN_FRONTEND=noninteractive") if silent else None
