@@ -1,0 +1,154 @@
+"""What can happen to a call. The engine makes these out of SIP, media and recorder callbacks."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from b2bua.call.sdp_policy import Direction, SDPRefusal
+
+
+class LegRole(enum.Enum):
+    """A: the caller's side, where we are UAS. B: the called side, where we are UAC."""
+
+    A = "A"
+    B = "B"
+
+    @property
+    def other(self) -> LegRole:
+        return LegRole.B if self is LegRole.A else LegRole.A
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallAdmitted:
+    """The INVITE passed admission; leg A exists and nothing has been sent on leg B."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialFailed:
+    """Leg B could not even be started (no transport, no ports)."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegProgressed:
+    """A provisional response above 100 on leg B. `early_media`: it carried an SDP answer that was accepted."""
+
+    status: int
+    early_media: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegConfirmed:
+    """The leg's dialog is confirmed: on B a 2xx was received and ACKed, on A our 2xx was ACKed."""
+
+    leg: LegRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegEnded:
+    """The leg is gone. `status` is the final SIP status known (487 after CANCEL, 200 after BYE), 0 where none was received.
+
+    `remote`: the peer ended it; False: we did, or the transport failed.
+    """
+
+    leg: LegRole
+    status: int
+    remote: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaSecured:
+    """Media of the leg (re)started and both directions run an allowed suite. `send`/`receive`: as seen from us."""
+
+    leg: LegRole
+    suite: str
+    send: bool
+    receive: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInsecure:
+    """Media of the leg is up without an active allowed suite in both directions. The call ends."""
+
+    leg: LegRole
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRefused:
+    """The SDP policy refused what the leg answered (or offered in a response); pjsip never saw the body."""
+
+    leg: LegRole
+    refusal: SDPRefusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReofferReceived:
+    """A re-INVITE with an acceptable offer waits for our answer. `direction` is the offerer's own (RFC 3264 section 5.1)."""
+
+    leg: LegRole
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionChanged:
+    """The peer changed direction by a request that could not wait (UPDATE); it has its answer already."""
+
+    leg: LegRole
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReofferAnswered:
+    """The re-INVITE that we sent on `leg` got its final response."""
+
+    leg: LegRole
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DTMFReceived:
+    """One RFC 4733 event of the leg."""
+
+    leg: LegRole
+    digit: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingFailed:
+    """The recorder lost this call's recording. `required`: the trunk's policy ends the call for it."""
+
+    reason: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoAnswerExpired:
+    """Leg B rang longer than its trunk allows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainExpired:
+    """The process stops and the time for live calls is over."""
+
+
+Event = (
+    CallAdmitted
+    | DialFailed
+    | LegProgressed
+    | LegConfirmed
+    | LegEnded
+    | MediaSecured
+    | MediaInsecure
+    | AnswerRefused
+    | ReofferReceived
+    | DirectionChanged
+    | ReofferAnswered
+    | DTMFReceived
+    | RecordingFailed
+    | NoAnswerExpired
+    | DrainExpired
+)
