@@ -179,6 +179,9 @@ class PeerVerifier:
         self, presented: Sequence[x509.Certificate], usage: Usage, generation: _Generation, now: datetime
     ) -> _Accepted:
         leaf = presented[0]
+        if any(certificate.serial_number <= 0 for certificate in presented):
+            # RFC 5280 section 4.1.2.2; a revocation list could not name it.
+            raise PeerRefusedError(RefusalReason.MALFORMED, "a serial number is not positive")
         self._require_acceptable_leaf(leaf, usage, now)
         candidates = [*presented[1:], *generation.trust.intermediates]
         path = self._build_path(leaf, candidates, usage, generation, now)

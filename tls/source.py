@@ -38,11 +38,12 @@ def read_source(path: Path) -> SourceFile | MaterialProblem:
         return _problem(ProblemCode.MISSING, path, "there is no such file", "create it or correct the path")
     except OSError as error:
         return _unreadable(path, error)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        return _problem(ProblemCode.NOT_A_FILE, path, "it is not a regular file", "name a PEM file")
     try:
         with os.fdopen(descriptor, "rb") as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return _problem(ProblemCode.NOT_A_FILE, path, "it is not a regular file", "name a PEM file")
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         return _unreadable(path, error)

@@ -20,17 +20,18 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tls.settings import TLSMaterialSettings
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 BOTH = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 DAY = timedelta(days=1)
 
 _SHA256_WITH_RSA = bytes.fromhex("06092a864886f70d01010b")
 _SHA1_WITH_RSA = bytes.fromhex("06092a864886f70d010105")
+_SHA256_WITH_ECDSA = bytes.fromhex("06082a8648ce3d040302")
 
 
 class Flaw(enum.Enum):
@@ -66,6 +67,7 @@ class Recipe:
     ca: bool = False
     path_length: int | None = None
     digital_signature: bool = True
+    serial: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -118,6 +120,7 @@ class Issuer:
     now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     depth: int = 0
     rsa: bool = False
+    rsa_bits: int = 2048
     ca_usages: Sequence[x509.ObjectIdentifier] | None = None
     ca_lifetime: timedelta = 365 * DAY
     intermediate_curve: str = "secp256r1"
@@ -126,7 +129,7 @@ class Issuer:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.revoked: list[int] = []
         self.entities: dict[str, Entity] = {}
-        key: PrivateKey = rsa.generate_private_key(65537, 2048) if self.rsa else new_key()
+        key: PrivateKey = rsa.generate_private_key(65537, self.rsa_bits) if self.rsa else new_key()
         self.root = self._sign(self._ca_recipe(self.name, key), None)
         self.intermediates: list[Entity] = []
         for number in range(self.depth):
@@ -139,6 +142,12 @@ class Issuer:
     def signer(self) -> Entity:
         """The CA that signs leaves: the lowest intermediate, or the root."""
         return self.intermediates[-1] if self.intermediates else self.root
+
+    def signed_ca(self, name: str, certificate: x509.Certificate, key_path: Path) -> Entity:
+        """A subordinate CA signed with a CA kept elsewhere."""
+        key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return self._sign(self._ca_recipe(name, new_key()), Entity(certificate=certificate, key=key))
 
     def below(self, entity: Entity) -> Issuer:
         """An issuer that signs leaves with `entity`, whatever that is."""
@@ -182,18 +191,38 @@ class Issuer:
         self.entities[name] = self._sign(recipe, self.signer)
         return self.entities[name]
 
+    def with_key(self, name: str, key: PrivateKey, *hosts: str) -> Entity:
+        """A leaf on a key of the caller's making."""
+        self.entities[name] = self._sign(replace(self._recipe(name, hosts), key=key), self.signer)
+        return self.entities[name]
+
     def sha1_entity(self, name: str, *hosts: str) -> Entity:
         """A leaf signed with SHA-1, which the library refuses to make: re-signed by hand. Needs `rsa=True`."""
-        entity = self.entity(name, *hosts)
         signer = self.signer.key
         assert isinstance(signer, rsa.RSAPrivateKey), "SHA-1 leaves come from an Issuer(rsa=True)"
-        old = entity.certificate
-        body = old.tbs_certificate_bytes.replace(_SHA256_WITH_RSA, _SHA1_WITH_RSA)
+        entity = self.entity(name, *hosts)
+        body = entity.certificate.tbs_certificate_bytes.replace(_SHA256_WITH_RSA, _SHA1_WITH_RSA)
         signature = signer.sign(body, padding.PKCS1v15(), hashes.SHA1())
-        der = old.public_bytes(serialization.Encoding.DER)
-        der = der.replace(old.tbs_certificate_bytes, body).replace(_SHA256_WITH_RSA, _SHA1_WITH_RSA)
-        certificate = x509.load_der_x509_certificate(der.replace(old.signature, signature))
-        self.entities[name] = Entity(certificate=certificate, key=entity.key)
+        return self._assemble(name, entity.key, body, _SHA1_WITH_RSA + b"\x05\x00", signature)
+
+    def zero_serial_entity(self, name: str, *hosts: str) -> Entity:
+        """A leaf with serial number 0, which the library refuses to make."""
+        signer = self.signer.key
+        assert isinstance(signer, ec.EllipticCurvePrivateKey)
+        recipe = replace(self._recipe(name, hosts), serial=0x0102)
+        entity = self._sign(recipe, self.signer)
+        # Four bytes of header, then the content; a zero takes one byte less, so the length is made anew.
+        content = entity.certificate.tbs_certificate_bytes[4:]
+        body = _sequence(content.replace(b"\x02\x02\x01\x02", b"\x02\x01\x00", 1))
+        signature = signer.sign(body, ec.ECDSA(hashes.SHA256()))
+        return self._assemble(name, entity.key, body, _SHA256_WITH_ECDSA, signature)
+
+    def _assemble(
+        self, name: str, key: PrivateKey, body: bytes, algorithm: bytes, signature: bytes
+    ) -> Entity:
+        bits = b"\x03" + _length(len(signature) + 1) + b"\x00" + signature
+        der = _sequence(body + _sequence(algorithm) + bits)
+        self.entities[name] = Entity(certificate=x509.load_der_x509_certificate(der), key=key)
         return self.entities[name]
 
     def material(
@@ -286,7 +315,7 @@ class Issuer:
             .subject_name(subject)
             .issuer_name(issuer.certificate.subject if issuer else subject)
             .public_key(recipe.key.public_key())
-            .serial_number(x509.random_serial_number())
+            .serial_number(recipe.serial or x509.random_serial_number())
             .not_valid_before(recipe.start)
             .not_valid_after(recipe.end)
             .add_extension(x509.BasicConstraints(ca=recipe.ca, path_length=recipe.path_length), critical=True)
@@ -315,6 +344,18 @@ def _key_usage(recipe: Recipe) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _length(count: int) -> bytes:
+    """A DER length."""
+    if count < 0x80:
+        return bytes([count])
+    octets = count.to_bytes((count.bit_length() + 7) // 8, "big")
+    return bytes([0x80 | len(octets)]) + octets
+
+
+def _sequence(content: bytes) -> bytes:
+    return b"\x30" + _length(len(content)) + content
 
 
 def _named(*names: x509.GeneralName) -> Callable[[Recipe, datetime], Recipe]:
