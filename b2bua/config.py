@@ -91,7 +91,9 @@ def _whole_file(path: Path, what: str, cure: str, *, line: int | None = None) ->
 
 def _build(document: Document) -> Settings:
     """The settings of a document in which no check found a fault."""
-    assert document.sip and document.media and document.limits and document.audit and document.log
+    assert document.limits is not None
+    assert document.audit is not None
+    assert document.log is not None
     general, limits = document.general.value, document.limits.value
     return Settings(
         environment=general.environment,
@@ -219,7 +221,8 @@ def _metrics(document: Document) -> MetricsSettings | None:
     if document.metrics is None:
         return None
     table, material = document.metrics.value, metrics_material_settings(document)
-    assert material is not None and table.listen.port is not None
+    assert material is not None
+    assert table.listen.port is not None
     return MetricsSettings(
         address=table.listen.host,
         port=table.listen.port,

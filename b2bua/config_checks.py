@@ -1,6 +1,4 @@
-"""What no table can know by itself: references between tables, names that must be unique, ports that
-clash.
-"""
+"""What no table can know by itself: references between tables, names that must be unique, ports that clash."""
 
 from __future__ import annotations
 

@@ -73,9 +73,18 @@ class Report:
     def __init__(self, path: Path, lines: dict[KeyPath, int]) -> None:
         self._path = path
         self._lines = lines
+        self._secrets: set[KeyPath] = set()
         self.problems: list[ConfigurationProblem] = []
 
+    def add_secret(self, key: KeyPath, what: str) -> None:
+        """Refuse what stands at `key`. Nothing more is said of it, for a message might quote the secret."""
+        self.add(key, what, _REMOVE)
+        self._secrets.add(key)
+
     def add(self, key: KeyPath, what: str, cure: str) -> None:
+        """Note one problem."""
+        if key in self._secrets:
+            return
         self.problems.append(
             ConfigurationProblem(
                 path=str(self._path), line=line_of(self._lines, key), key=dotted(key), what=what, cure=cure
@@ -100,9 +109,7 @@ def dotted(key: KeyPath) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section(Generic[TableType]):
-    """One table. `bad` names the fields of `value` that must not be looked at: they were refused or are
-    missing.
-    """
+    """One table. `bad` names the fields of `value` that must not be looked at: they were refused or are missing."""
 
     path: KeyPath
     value: TableType
@@ -145,9 +152,7 @@ class Document:
 
 
 def parse(text: str, path: Path) -> tuple[Document, Report]:
-    """Read the text of `path`; what can't be read is in the report. A syntax error leaves an empty
-    document.
-    """
+    """Read the text of `path`; what can't be read is in the report. A syntax error leaves an empty document."""
     directory = path.absolute().parent
     try:
         data = tomllib.loads(text)
@@ -226,7 +231,7 @@ class _Reader:
             )
         found = {}
         for name, value in tables.items():
-            fault = values.read_name(name)
+            fault = values.name_fault(name)
             if fault is not None:
                 self._report.add((kind, name), fault, "choose another name")
             table = self._table(value, (kind, name))
@@ -282,8 +287,7 @@ class _Reader:
         owner, leaf = _field_at(shape, location)
         key = (*path, *location)
         if detail["type"] == "extra_forbidden":
-            if _SECRET_KEY.search(str(location[-1])) is None:
-                self._report.add(key, *_unknown_key(owner, str(location[-1]), top_level=not path))
+            self._report.add(key, *_unknown_key(owner, str(location[-1]), top_level=not path))
             return
         self._report.add(key, *_fault(detail, leaf))
 
@@ -371,10 +375,10 @@ def _refuse_secrets(value: object, path: KeyPath, report: Report) -> None:
     if isinstance(value, dict):
         for key, child in value.items():
             if _SECRET_KEY.search(key) and not isinstance(child, dict):
-                report.add((*path, key), "a secret has no place in this file", _REMOVE)
+                report.add_secret((*path, key), "a secret has no place in this file")
             _refuse_secrets(child, (*path, key), report)
     elif isinstance(value, list):
         for index, child in enumerate(value):
             _refuse_secrets(child, (*path, index), report)
     elif isinstance(value, str) and _SECRET_VALUE.search(value):
-        report.add(path, "the value looks like a secret, which has no place in this file", _REMOVE)
+        report.add_secret(path, "the value looks like a secret, which has no place in this file")

@@ -1,6 +1,4 @@
-"""The files a configuration names: certificates, keys and key-encryption keys, judged before anything
-starts.
-"""
+"""The files a configuration names: certificates, keys and key-encryption keys, judged before anything starts."""
 
 from __future__ import annotations
 
@@ -16,10 +14,10 @@ from b2bua.config_shape import TLS, AWSKey, LocalKey, MetricsTable
 from b2bua.settings import Environment
 from recording.keys.errors import KeyConfigurationError
 from recording.keys.local import read_kek
-from tls.errors import MaterialError
+from tls.errors import MaterialError, MaterialProblem
 from tls.material import TLSMaterial, load_material
 from tls.settings import TLSMaterialSettings
-from tls.source import SourceFile, read_source
+from tls.source import read_source
 
 _PEM_FIELDS = ("certificate", "private_key", "trust", "crl")
 
@@ -52,9 +50,7 @@ def material_settings(document: Document) -> TLSMaterialSettings:
 
 
 def metrics_material_settings(document: Document) -> TLSMaterialSettings | None:
-    """The files of the metrics endpoint: its own or, one by one, those of [tls]. None while [tls]
-    isn't good.
-    """
+    """The files of the metrics endpoint: its own or, one by one, those of [tls]. None while [tls] isn't good."""
     assert document.metrics is not None
     own = document.metrics.value
     if document.tls is None or not document.tls.good(*_PEM_FIELDS):
@@ -116,14 +112,22 @@ def _check_key(
         return
     table = section.value
     if isinstance(table, LocalKey) and section.good("kek"):
+        source = read_source(document.file(table.kek))
+        if isinstance(source, MaterialProblem):
+            report.add(
+                section.key("kek"),
+                f"{source.path}: {source.what}",
+                f"{source.cure}, or make one with: b2bua init",
+            )
+            return
         try:
-            read_kek(document.file(table.kek))
+            read_kek(source.path)
         except KeyConfigurationError as error:
             what, _, cure = str(error).partition("; ")
             report.add(section.key("kek"), what, cure or "name a file of 32 random bytes and mode 0600")
     elif isinstance(table, AWSKey) and section.good("ca") and table.ca is not None:
         source = read_source(document.file(table.ca))
-        if not isinstance(source, SourceFile):
+        if isinstance(source, MaterialProblem):
             report.add(section.key("ca"), f"{source.path}: {source.what}", source.cure)
         elif b"-----BEGIN CERTIFICATE-----" not in source.data:
             report.add(

@@ -1,5 +1,4 @@
-"""Where each key of a TOML document stands: `tomllib` gives values without places, and an error without a
-line is half an error.
+"""Where each key of a TOML document stands: `tomllib` gives values only, and an error without a line is half of one.
 
 The scanner trusts that `tomllib` has accepted the text, so it follows structure and checks no syntax.
 Source: TOML 1.0.0.

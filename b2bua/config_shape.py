@@ -1,5 +1,4 @@
-"""The tables of the configuration file: keys, types, bounds, defaults, and the words the documentation page
-prints.
+"""The tables of the configuration file: keys, types, bounds, defaults, and the words the documentation page prints.
 
 One class per table; a field's description and example are the page's text and the cure of a refusal, so they
 stand once.
@@ -56,7 +55,7 @@ LevelValue = Annotated[LogLevel, _read(values.one_of(LogLevel, values.by_value))
 FormatValue = Annotated[LogFormat, _read(values.one_of(LogFormat, values.by_value))]
 ProviderValue = Annotated[KeyProviderName, _read(values.one_of(KeyProviderName, values.by_value))]
 SuiteValue = Annotated[SRTPSuite, _read(values.read_suite)]
-CodecValue = Annotated[Codec, _read(values.read_codec)]
+CodecValue = Annotated[Codec, _read(values.one_of(Codec, values.by_name))]
 ListenValue = Annotated[values.HostPort, _read(values.read_listen)]
 HostPortValue = Annotated[values.HostPort, _read(values.read_host_port)]
 PortRangeValue = Annotated[values.PortRange, _read(values.read_port_range)]
@@ -329,9 +328,7 @@ class LimitsTable(Table):
 
 
 class MetricsTable(Table):
-    """Prometheus, liveness and readiness over TLS 1.3 with client certificates. Without the table nothing
-    listens.
-    """
+    """Prometheus, liveness and readiness over TLS 1.3 with client certificates. Without the table nothing listens."""
 
     listen: ListenValue = _key("Address and port.", '"127.0.0.1:9443"')
     clients: list[IdentityValue] = _key(

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pydantic_core import PydanticCustomError
 
-from b2bua.settings import Codec, SIPTarget, SRTPSuite, URIScheme
+from b2bua.settings import SIPTarget, SRTPSuite, URIScheme
 from recording.format.limits import CHUNK_SIZES
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -47,9 +47,7 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortRange:
-    """Inclusive; `first` is even and `last` odd, so that it holds whole RTP/RTCP pairs (RFC 3550
-    section 11).
-    """
+    """Inclusive; `first` is even and `last` odd, so that it holds whole RTP/RTCP pairs (RFC 3550 section 11)."""
 
     first: int
     last: int
@@ -88,14 +86,17 @@ def one_of(members: type[Member], label: Callable[[Member], str]) -> Callable[[o
 
 
 def by_value(member: enum.Enum) -> str:
+    """A label for `one_of`: the file holds the member's value."""
     return str(member.value)
 
 
 def by_name(member: enum.Enum) -> str:
+    """A label for `one_of`: the file holds the member's name."""
     return member.name
 
 
 def is_ip_literal(host: str) -> bool:
+    """Whether `host` is an IPv4 or IPv6 address without brackets."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -104,9 +105,7 @@ def is_ip_literal(host: str) -> bool:
 
 
 def read_ip(value: object) -> str:
-    """An IPv4 or IPv6 literal in its canonical spelling. Names are refused: binding must not wait for a look-
-    up.
-    """
+    """An IPv4 or IPv6 literal in its canonical spelling. Names are refused: binding must not wait for a look- up."""
     text = _text(value, '"192.0.2.10"')
     try:
         return str(ipaddress.ip_address(text.strip("[]")))
@@ -129,9 +128,7 @@ def read_unicast_ip(value: object) -> str:
 
 
 def read_host_name(value: object) -> str:
-    """A DNS name in lower case without a trailing dot; no wildcard, no IP address. Source: RFC 5922 section
-    7.2.
-    """
+    """A DNS name in lower case without a trailing dot; no wildcard, no IP address. Source: RFC 5922 section 7.2."""
     text = _text(value, '"pbx.example.test"')
     name = text.lower().removesuffix(".")
     if "*" in name:
@@ -247,9 +244,7 @@ _BAD_SUITE_MARKS = {
 
 
 def read_target(value: object) -> SIPTarget:
-    """`sips:host[:port]` or `sip:host[:port];transport=tls`. Source: RFC 3261 section 19.1, RFC 5630 section
-    3.1.
-    """
+    """`sips:host[:port]` or `sip:host[:port];transport=tls`. Source: RFC 3261 section 19.1, RFC 5630 section 3.1."""
     example = '"sips:pbx.example.test:5061" or "sip:pbx.example.test:5061;transport=tls"'
     text = _text(value, example)
     match = _TARGET.fullmatch(text)
@@ -271,9 +266,10 @@ def read_target(value: object) -> SIPTarget:
     return SIPTarget(scheme=scheme, host=target.host, port=target.port)
 
 
-def read_name(name: str) -> str | None:
-    """Why `name` can't be a trunk's, tenant's or key's, or None: names reach logs and metric labels, so they
-    are short and hold no number.
+def name_fault(name: str) -> str | None:
+    """Why `name` can't be a trunk's, tenant's or key's, or None.
+
+    Names reach logs and metric labels, so they are short and hold no number.
     """
     if _NAME.fullmatch(name) is None:
         return "a name is 1 to 32 lower-case letters, digits, _ or -, and begins with a letter"
@@ -295,9 +291,7 @@ def read_handle(value: object) -> bytes:
 
 
 def read_emergency_number(value: object) -> str:
-    """A number as it is dialled: digits, with or without a leading plus. Never a pattern: the list is
-    explicit.
-    """
+    """A number as it is dialled: digits, with or without a leading plus. Never a pattern: the list is explicit."""
     text = _text(value, '"112"')
     if _EMERGENCY_NUMBER.fullmatch(text) is None:
         raise refuse(
@@ -319,9 +313,7 @@ def read_digits(value: object) -> str:
 
 
 def read_header_name(value: object) -> str:
-    """A header field name, lower case, that a trunk may pass on; the ones this product sets itself are
-    refused.
-    """
+    """A header field name, lower case, that a trunk may pass on; the ones this product sets itself are refused."""
     text = _text(value, '"X-Call-Reference"')
     if _TOKEN.fullmatch(text) is None:
         raise refuse(
@@ -392,13 +384,6 @@ OWN_HEADERS = frozenset(
 """Headers that carry one leg's routing, dialogue, body or credentials: relaying them would tie the legs
 together (RFC 7092).
 """
-
-
-def read_codec(value: object) -> Codec:
-    return _CODEC(value)
-
-
-_CODEC = one_of(Codec, by_name)
 
 
 def read_https_url(value: object) -> str:

@@ -1,6 +1,4 @@
-"""A first configuration: development authority, certificates, key-encryption key, tenant, two example
-peers.
-"""
+"""A first configuration: development authority, certificates, key-encryption key, tenant, two example peers."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ _RTP_SEARCH = range(10000, 32000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitOptions:
-    """What `b2bua init` may be told. With `free_ports` the kernel and a search choose every port and the
-    others are ignored.
-    """
+    """What `b2bua init` may be told. With `free_ports` free ones are found and those given are ignored."""
 
     layout: Layout = Layout.MIXED
     sip_port: int = 5061
@@ -50,8 +46,9 @@ class InitOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitResult:
-    """What was made. Paths are absolute; `caller` and `callee` are the material of the example peers,
-    `monitor` of a scraper.
+    """What was made, paths absolute.
+
+    `caller` and `callee` are the material of the example peers, `monitor` that of a metrics client.
     """
 
     directory: Path
