@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 
 class B2BUAError(Exception):
-    """Root of what the `b2bua` package raises. `exit_code` is unique among errors that reach the command line (70-99)."""
+    """Root of what the `b2bua` package raises.
+
+    `exit_code` is unique among errors that reach the command line (70-99).
+    """
 
     exit_code = 70
 
@@ -71,6 +74,9 @@ class MetricsError(B2BUAError):
 
 
 class CommandError(B2BUAError):
-    """A command can't do what its arguments ask: no such recording, a file in the way, nothing configured to read with."""
+    """A command can't do what its arguments ask.
+
+    No such recording, a file in the way, nothing configured to read with.
+    """
 
     exit_code = 77

@@ -1,4 +1,6 @@
-"""Frozen settings of a running B2BUA, as `b2bua.config` builds them from TOML. No I/O, no defaults from the environment.
+"""Frozen settings of a running B2BUA, as `b2bua.config` builds them from TOML.
+
+No I/O, no defaults from the environment.
 
 Paths are absolute. Durations carry their unit in the name. Identities are lower-case host names.
 """
@@ -80,7 +82,9 @@ class URIScheme(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SIPTarget:
-    """The next hop of a trunk. With SIP the URI carries ;transport=tls. `port` None means 5061 (or SRV where DNS is set up).
+    """The next hop of a trunk.
+
+    With SIP the URI carries ;transport=tls. `port` None means 5061 (or SRV where DNS is set up).
 
     Source: RFC 3261 section 19.1, RFC 5630.
     """
@@ -103,10 +107,14 @@ class SIPTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkSettings:
-    """One configured peer. `identities` are host names that its certificate's SAN must carry (RFC 5922), any one of them.
+    """One configured peer.
 
-    `sources` are the networks its connections may come from. `addresses` are IP literals where `target.host` is reached; empty: the
-    name is looked up off the SIP thread. `max_calls` counts calls with a leg on this trunk. `target` None: this trunk only calls in.
+    `identities` are host names that its certificate's SAN must carry (RFC 5922), any one of them.
+
+    `sources` are the networks its connections may come from. `addresses` are IP literals where `target.host` is
+    reached; empty: the
+    name is looked up off the SIP thread. `max_calls` counts calls with a leg on this trunk. `target` None: this
+    trunk only calls in.
     """
 
     name: str
@@ -124,7 +132,10 @@ class TrunkSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Calls of trunk `source` whose called user part starts with `prefix` go out on `destination`. Longest prefix wins."""
+    """Calls of trunk `source` whose called user part starts with `prefix` go out on `destination`.
+
+    Longest prefix wins.
+    """
 
     source: str
     destination: str
@@ -135,7 +146,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """Owner of keys and recordings. `handle` is 16 random bytes, never derived from the name; `key` names a key provider section."""
+    """Owner of keys and recordings.
+
+    `handle` is 16 random bytes, never derived from the name; `key` names a key provider section.
+    """
 
     name: str
     handle: bytes
@@ -144,7 +158,10 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """Where SIP over TLS is accepted. `public_*` is what Contact and Via say; never a name that needs a look-up to bind."""
+    """Where SIP over TLS is accepted.
+
+    `public_*` is what Contact and Via say; never a name that needs a look-up to bind.
+    """
 
     address: str
     port: int
@@ -169,7 +186,11 @@ class MediaSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Admission: above `max_calls` or `max_calls_per_s` a new call gets 503 with Retry-After `retry_after_s` (RFC 3261 21.5.4)."""
+    """Admission.
+
+    Above `max_calls` or `max_calls_per_s` a new call gets 503 with Retry-After `retry_after_s` (RFC 3261
+    21.5.4).
+    """
 
     max_calls: int = 500
     max_calls_per_s: int = 100

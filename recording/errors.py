@@ -81,6 +81,7 @@ class CorruptRecordingError(RecordingError):
     def __init__(self, records: int, what: str) -> None:
         super().__init__(f"corrupt after {records} good records: {what}")
         self.records = records
+        self.what = what
 
 
 class TruncatedRecordingError(RecordingError):
@@ -91,6 +92,7 @@ class TruncatedRecordingError(RecordingError):
     def __init__(self, records: int, what: str) -> None:
         super().__init__(f"cut off after {records} good records: {what}")
         self.records = records
+        self.what = what
 
 
 class MalformedContentError(RecordingError):

@@ -200,12 +200,9 @@ class RecordingReader:
         return record.position, parse_final(record.payload)
 
     def seek(self, position: int) -> int:
-        """Index of the AUDIO record that holds sample frame `position`, or would.
+        """Index of the AUDIO record that holds sample frame `position`: binary search over the records.
 
-        Binary search over the records.
-
-        Before the first audio it is the first AUDIO record; past the end, the index after the last good
-        record.
+        Before the first audio it is 0, past the end the last AUDIO record.
         """
         low, high = 0, (self._size() - self.head.body_offset) // self._record_len
         while (
@@ -220,8 +217,7 @@ class RecordingReader:
         for index in range(low - 1, -1, -1):
             record = self._record_at(index)
             if record is not None and record.type == RecordType.AUDIO:
-                past_end = position >= record.position + self._whole_frames(record)
-                return low if past_end else index
+                return index
         return 0
 
     @property

@@ -28,7 +28,7 @@ class LocalKeySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AWSKMSKeySettings:
-    """GenerateDataKey under `key_id` with an encryption context. `endpoint_url` must be https; credentials come from boto3's chain.
+    """GenerateDataKey under the key whose ARN is `key_id`, with an encryption context. `endpoint_url` must be https; credentials come from boto3's chain.
 
     `ca_path` names the trust anchors for the endpoint, None: the platform's.
     """

@@ -47,9 +47,9 @@ def verify(reader: RecordingReader) -> Verdict:
             if record.type == RecordType.AUDIO:
                 audio_bytes += len(record.payload)
     except TruncatedRecordingError as error:
-        state, detail = RecordingState.INCOMPLETE, str(error)
+        state, detail = RecordingState.INCOMPLETE, error.what
     except CorruptRecordingError as error:
-        state, detail = RecordingState.CORRUPT, str(error)
+        state, detail = RecordingState.CORRUPT, error.what
     else:
         state, detail = RecordingState.COMPLETE, ""
     return Verdict(state=state, records=records, audio_bytes=audio_bytes, detail=detail)

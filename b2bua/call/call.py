@@ -1,6 +1,7 @@
 """One call as a value: its state, and the actions that the table in `state.py` names.
 
-An action takes the call and the event and gives the next call and the commands; it never fails and never looks at a clock.
+An action takes the call and the event and gives the next call and the commands; it never fails and never looks
+at a clock.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _BOTH = frozenset({LegRole.A, LegRole.B})
 
 
 class CallState(enum.Enum):
-    """NEW: admitted, nothing sent. DIALING: INVITE out on B. RINGING: A got 18x. ANSWERING: B is up, A has our 200 and owes the ACK.
+    """NEW: admitted, nothing sent.
+
+    DIALING: INVITE out on B. RINGING: A got 18x. ANSWERING: B is up, A has our 200 and owes the ACK.
 
     ACTIVE: both dialogs confirmed. ENDING: we asked the legs to go. ENDED: both are gone.
     """
@@ -49,7 +52,10 @@ def _all_sendrecv() -> Mapping[LegRole, Direction]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """`alive`: legs whose dialog exists. `secured`: legs with checked media. `directions`: what each peer last offered itself."""
+    """`alive`: legs whose dialog exists.
+
+    `secured`: legs with checked media. `directions`: what each peer last offered itself.
+    """
 
     state: CallState = CallState.NEW
     alive: frozenset[LegRole] = frozenset({LegRole.A})
@@ -89,7 +95,11 @@ def progress(call: Call, event: on.LegProgressed) -> Step:
 def confirmed_before_answer(call: Call, event: on.LegConfirmed) -> Step:
     if event.leg is LegRole.A:
         return call, ()
-    return replace(call, state=CallState.ANSWERING), (do.StopNoAnswerTimer(), do.AnswerCaller(), do.MarkAnswered())
+    return replace(call, state=CallState.ANSWERING), (
+        do.StopNoAnswerTimer(),
+        do.AnswerCaller(),
+        do.MarkAnswered(),
+    )
 
 
 def confirmed_after_answer(call: Call, event: on.LegConfirmed) -> Step:
@@ -128,7 +138,9 @@ def ended_before_answer(call: Call, event: on.LegEnded) -> Step:
 def ended_after_answer(call: Call, event: on.LegEnded) -> Step:
     left = replace(call, alive=call.alive - {event.leg})
     if not event.remote:
-        return _end(left, Termination(result=Result.FAILED, reason=Reason.TRANSPORT_LOST, status=event.status))
+        return _end(
+            left, Termination(result=Result.FAILED, reason=Reason.TRANSPORT_LOST, status=event.status)
+        )
     reason = Reason.CALLER_HUNG_UP if event.leg is LegRole.A else Reason.CALLEE_HUNG_UP
     return _end(left, Termination(result=Result.COMPLETED, reason=reason, status=200))
 
@@ -141,7 +153,10 @@ def ended_while_ending(call: Call, event: on.LegEnded) -> Step:
 
 
 def reoffer(call: Call, event: on.ReofferReceived) -> Step:
-    """Relay a change of direction and answer when the other leg has; a mere refresh is answered at once; glare gets 491."""
+    """Relay a change of direction and answer when the other leg has.
+
+    A mere refresh is answered at once; glare gets 491.
+    """
     if call.reoffer is not None:
         return call, (do.AnswerReoffer(leg=event.leg, status=491),)
     if event.direction is call.directions[event.leg]:
@@ -212,7 +227,10 @@ def _end(call: Call, termination: Termination, *, warning: str | None = None) ->
 
 
 def _hang_up_status(leg: LegRole, status: int) -> int:
-    """Leg A's final response if it has none yet; leg B is ended by CANCEL or BYE, where pjsip wants a code all the same."""
+    """Leg A's final response if it has none yet.
+
+    Leg B is ended by CANCEL or BYE, where pjsip wants a code all the same.
+    """
     if leg is LegRole.B:
         return 487
     return status if status >= 300 else 500
@@ -220,4 +238,6 @@ def _hang_up_status(leg: LegRole, status: int) -> int:
 
 def _finish(call: Call) -> Step:
     termination = call.termination or Termination(result=Result.FAILED, reason=Reason.INTERNAL, status=500)
-    return replace(call, state=CallState.ENDED, termination=termination), (do.Finish(termination=termination),)
+    return replace(call, state=CallState.ENDED, termination=termination), (
+        do.Finish(termination=termination),
+    )

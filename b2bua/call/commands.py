@@ -29,7 +29,10 @@ class AnswerCaller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HangUp:
-    """End the leg whatever its state: CANCEL, BYE, or a final response of `status`. `warning` goes in a Warning 399 header."""
+    """End the leg whatever its state: CANCEL, BYE, or a final response of `status`.
+
+    `warning` goes in a Warning 399 header.
+    """
 
     leg: LegRole
     status: int

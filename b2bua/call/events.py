@@ -48,7 +48,9 @@ class LegConfirmed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegEnded:
-    """The leg is gone. `status` is the final SIP status known (487 after CANCEL, 200 after BYE), 0 where none was received.
+    """The leg is gone.
+
+    `status` is the final SIP status known (487 after CANCEL, 200 after BYE), 0 where none was received.
 
     `remote`: the peer ended it; False: we did, or the transport failed.
     """
@@ -86,7 +88,10 @@ class AnswerRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReofferReceived:
-    """A re-INVITE with an acceptable offer waits for our answer. `direction` is the offerer's own (RFC 3264 section 5.1)."""
+    """A re-INVITE with an acceptable offer waits for our answer.
+
+    `direction` is the offerer's own (RFC 3264 section 5.1).
+    """
 
     leg: LegRole
     direction: Direction

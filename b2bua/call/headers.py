@@ -1,4 +1,6 @@
-"""Reading the few headers a B2BUA needs from a raw message, and choosing which may cross. Everything else stays on its own leg.
+"""Reading the few headers a B2BUA needs from a raw message, and choosing which may cross.
+
+Everything else stays on its own leg.
 
 Source: RFC 3261 sections 7.3 (header syntax, compact forms), 16.3 and 20.22 (Max-Forwards), 20.20 (From).
 """
@@ -13,7 +15,8 @@ DEFAULT_MAX_FORWARDS = 70
 MAX_HEADER_VALUE = 256
 MAX_PASSED_HEADERS = 16
 
-# Dialog, routing, identity and body headers belong to one leg: RFC 3261 dialogs, RFC 3325 (asserted identity needs its own policy).
+# Dialog, routing, identity and body headers belong to one leg: RFC 3261 dialogs, RFC 3325 (asserted identity
+# needs its own policy).
 NEVER_PASSED = frozenset(
     {
         "accept", "accept-encoding", "accept-language", "allow", "allow-events", "also", "authentication-info", "authorization", "call-id", "contact",
@@ -40,7 +43,10 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InviteHeaders:
-    """What an initial INVITE tells. `scheme` is the request URI's; users are the still escaped user parts, None where absent."""
+    """What an initial INVITE tells.
+
+    `scheme` is the request URI's; users are the still escaped user parts, None where absent.
+    """
 
     scheme: str
     called_user: str | None

@@ -30,7 +30,9 @@ class Destination:
 def find_destination(settings: Settings, source: str, called_user: str | None) -> Destination | None:
     """The longest matching prefix among the routes of trunk `source`; None: no route, the caller gets 404."""
     user = called_user or ""
-    matching = [route for route in settings.routes if route.source == source and user.startswith(route.prefix)]
+    matching = [
+        route for route in settings.routes if route.source == source and user.startswith(route.prefix)
+    ]
     if not matching:
         return None
     route = max(matching, key=lambda candidate: len(candidate.prefix))
@@ -45,5 +47,8 @@ def _rewrite(route: Route, user: str | None) -> str | None:
 
 
 def is_emergency(numbers: Collection[str], called_user: str | None) -> bool:
-    """True when the called user is listed: such a call is never refused or ended for recording, key or admission reasons."""
+    """True when the called user is listed.
+
+    Such a call is never refused or ended for recording, key or admission reasons.
+    """
     return called_user is not None and called_user in numbers

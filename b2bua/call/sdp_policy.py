@@ -1,9 +1,13 @@
-"""Which SDP may reach pjsip: exactly one audio m-line over RTP/SAVP(F), keyed by SDES with an allowed suite, nothing weakened.
+"""Which SDP may reach pjsip.
 
-pjmedia ignores session parameters, MKI and lifetimes in a=crypto, resolves host names in c= lines on the SIP thread and has overrun its
+Exactly one audio m-line over RTP/SAVP(F), keyed by SDES with an allowed suite, nothing weakened.
+
+pjmedia ignores session parameters, MKI and lifetimes in a=crypto, resolves host names in c= lines on the SIP
+thread and has overrun its
 arrays on long lists; so the body is judged here first, by a parser that refuses what it does not know.
 
-Source: RFC 4566 (SDP), RFC 3264 (offer/answer), RFC 4568 sections 6 and 9 (a=crypto), RFC 7714 section 12 (AEAD key and salt lengths).
+Source: RFC 4566 (SDP), RFC 3264 (offer/answer), RFC 4568 sections 6 and 9 (a=crypto), RFC 7714 section 12 (AEAD
+    key and salt lengths).
 """
 
 from __future__ import annotations
@@ -52,7 +56,10 @@ class SDPRole(enum.Enum):
 
 
 class SDPFault(enum.Enum):
-    """Why an SDP is refused. The value is the metric label and the audit reason; WARNINGS has the text a peer gets."""
+    """Why an SDP is refused.
+
+    The value is the metric label and the audit reason; WARNINGS has the text a peer gets.
+    """
 
     TOO_LARGE = "sdp_too_large"
     MALFORMED = "sdp_malformed"
@@ -135,7 +142,9 @@ class _Session:
 
 
 _LINE = re.compile(r"([a-z])=(.*)", re.DOTALL)
-_MEDIA = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`{|}~-]+) ([0-9]{1,5}) ([A-Za-z0-9/!#$%&'*+.^_`{|}~-]+)((?: [A-Za-z0-9._-]{1,16})+)")
+_MEDIA = re.compile(
+    r"([A-Za-z0-9!#$%&'*+.^_`{|}~-]+) ([0-9]{1,5}) ([A-Za-z0-9/!#$%&'*+.^_`{|}~-]+)((?: [A-Za-z0-9._-]{1,16})+)"
+)
 _CRYPTO = re.compile(r"([0-9]{1,9}) ([A-Za-z0-9_]{1,40}) (\S+)((?: \S+)*)")
 _INLINE = re.compile(r"inline:([A-Za-z0-9+/]+={0,2})((?:\|[^|;]*)*)")
 _LIFETIME = re.compile(r"(?:2\^)?[0-9]{1,15}")
@@ -151,7 +160,8 @@ _SUITES = {suite.value: suite for suite in SRTPSuite}
 def judge(body: bytes, *, role: SDPRole, allowed: Collection[SRTPSuite]) -> SDPAccepted | SDPRefusal:
     """Judge one SDP body against a trunk's suites.
 
-    An offer may list other suites beside an allowed one (they are never chosen), but nothing unencrypted, weakened or with an MKI anywhere;
+    An offer may list other suites beside an allowed one (they are never chosen), but nothing unencrypted,
+    weakened or with an MKI anywhere;
     an answer has exactly one a=crypto and it is allowed.
     """
     try:
@@ -203,10 +213,14 @@ def _take_media(session: _Session, value: str) -> None:
     formats = matched[4].split()
     if len(formats) > MAX_FORMATS:
         raise _Refused(SDPFault.TOO_LARGE)
-    session.media.append(_Media(kind=matched[1].lower(), port=int(matched[2]), profile=matched[3].upper(), formats=formats))
+    session.media.append(
+        _Media(kind=matched[1].lower(), port=int(matched[2]), profile=matched[3].upper(), formats=formats)
+    )
     if len(session.media) > 1:
         plain_beside_secure = {media.profile in _SECURE_PROFILES for media in session.media} == {True, False}
-        raise _Refused(SDPFault.PLAIN_RTP if plain_beside_secure and _any_plain(session) else SDPFault.SECOND_MEDIA)
+        raise _Refused(
+            SDPFault.PLAIN_RTP if plain_beside_secure and _any_plain(session) else SDPFault.SECOND_MEDIA
+        )
 
 
 def _any_plain(session: _Session) -> bool:

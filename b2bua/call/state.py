@@ -48,10 +48,19 @@ _AFTER_ANSWER: Mapping[type[on.Event], Action] = {
 _NOTHING: Mapping[type[on.Event], Action] = dict.fromkeys(_BEFORE_ANSWER, act.ignore)
 
 TABLE: Mapping[CallState, Mapping[type[on.Event], Action]] = {
-    CallState.NEW: {**_NOTHING, on.CallAdmitted: act.dial, on.LegEnded: act.ended_before_answer, on.DrainExpired: act.drain},
+    CallState.NEW: {
+        **_NOTHING,
+        on.CallAdmitted: act.dial,
+        on.LegEnded: act.ended_before_answer,
+        on.DrainExpired: act.drain,
+    },
     CallState.DIALING: _BEFORE_ANSWER,
     CallState.RINGING: _BEFORE_ANSWER,
-    CallState.ANSWERING: {**_AFTER_ANSWER, on.ReofferReceived: act.reoffer_too_early, on.DirectionChanged: act.ignore},
+    CallState.ANSWERING: {
+        **_AFTER_ANSWER,
+        on.ReofferReceived: act.reoffer_too_early,
+        on.DirectionChanged: act.ignore,
+    },
     CallState.ACTIVE: {**_AFTER_ANSWER, on.LegConfirmed: act.ignore},
     CallState.ENDING: {**_NOTHING, on.LegEnded: act.ended_while_ending},
     CallState.ENDED: _NOTHING,
@@ -66,10 +75,15 @@ def step(call: Call, event: on.Event) -> Step:
 def markdown() -> str:
     """The table as Markdown: a row an event, a column a state."""
     states = list(CallState)
-    rows = ["| event | " + " | ".join(state.value for state in states) + " |", "|---" * (len(states) + 1) + "|"]
+    rows = [
+        "| event | " + " | ".join(state.value for state in states) + " |",
+        "|---" * (len(states) + 1) + "|",
+    ]
     for event in _BEFORE_ANSWER:
         cells = (TABLE[state][event].__name__ for state in states)
-        rows.append(f"| {event.__name__} | " + " | ".join("" if cell == "ignore" else cell for cell in cells) + " |")
+        rows.append(
+            f"| {event.__name__} | " + " | ".join("" if cell == "ignore" else cell for cell in cells) + " |"
+        )
     return "\n".join(rows) + "\n"
 
 

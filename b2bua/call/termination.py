@@ -40,7 +40,8 @@ class Termination:
     status: int
 
 
-# Source: RFC 3261 sections 16.7 (6: 401/407 and 3xx are the proxy's own business), 21.5.3 and 21.5.4; RFC 3261 has 408 for no response.
+# Source: RFC 3261 sections 16.7 (6: 401/407 and 3xx are the proxy's own business), 21.5.3 and 21.5.4; RFC 3261
+# has 408 for no response.
 # What is not listed goes to the caller unchanged.
 _STATUS_TO_CALLER: dict[int, int] = {
     401: 502,

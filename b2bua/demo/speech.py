@@ -44,7 +44,7 @@ def programme(folder: Path, side: Side, *, seconds: float = PROGRAMME_S) -> PCM1
     wanted = round(seconds * 50) * _FRAME_SAMPLES
     parts: list[PCM16] = []
     for name in side.value:
-        parts.append(_level(_without_pauses(_read(_find(folder, name)))))
+        parts.append(_level(_without_pauses(_level(_read(_find(folder, name))))))
         if sum(map(len, parts)) >= wanted:
             break
     speech = np.concatenate(parts)[:wanted]

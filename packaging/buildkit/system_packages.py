@@ -33,7 +33,7 @@ _BUILD = (
     "uuid-dev",
     "xz-utils",
 )
-_TEST = ("cmake", "libncurses-dev")
+_TEST = ("cmake", "gpg", "gpg-agent", "libncurses-dev")
 
 
 def required(purpose: Purpose) -> tuple[str, ...]:

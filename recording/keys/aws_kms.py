@@ -48,8 +48,10 @@ ATTEMPTS: Final = 3
 FIRST_PAUSE_S: Final = 0.1
 CIPHERTEXT_MAX: Final = 6144  # API reference: CiphertextBlob, maximum length
 
-_KEY_ID: Final = re.compile(r"(?:mrk-[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-_KEY_ARN: Final = re.compile(r"arn:aws[a-z-]*:kms:(?P<region>[a-z0-9-]+):\d{12}:key/(?P<id>" + _KEY_ID.pattern + ")")
+_KEY_ARN: Final = re.compile(
+    r"arn:aws[a-z-]*:kms:(?P<region>[a-z0-9-]+):\d{12}:key/"
+    r"(?:mrk-[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+)
 _SAFE_CODE: Final = re.compile(r"[A-Za-z0-9]{1,64}")
 
 _UNAVAILABLE: Final = frozenset(
@@ -102,20 +104,25 @@ _BAD_ANSWER: Final = (ResponseParserError, ValueError, TypeError, AttributeError
 
 
 class AWSKMSProvider:
-    """One symmetric KMS key. Calls may block up to `timeout_s` in all, retries included. Any thread, one call at a time each.
+    """One symmetric KMS key. Calls may block up to `timeout_s` in all, retries included. Any thread, one call
+    at a time each.
 
-    Credentials come from boto3's chain; nothing else of it is used: neither configured endpoints nor proxies nor its TLS defaults.
+    Credentials come from boto3's chain; nothing else of it is used: neither configured endpoints nor proxies
+    nor its TLS defaults.
     """
 
     def __init__(self, name: str, settings: AWSKMSKeySettings) -> None:
         """Build the client; no request is sent.
 
         Raises:
-            KeyConfigurationError: an http endpoint, an alias, a region that is none, trust anchors that cannot be read.
+            KeyConfigurationError: an http endpoint, an alias, a region that is none, trust anchors that
+            cannot be read.
         """
         _silence_wire_logs()
         _check_settings(settings)
         self.name = name
+        self.slot_provider: int = SlotProvider.AWS_KMS
+        self.slot_key_id = settings.key_id.encode()
         self._key_id = settings.key_id
         self._timeout_s = settings.timeout_s
         self._transport = HTTPSTransport(ca_path=settings.ca_path)
@@ -135,31 +142,37 @@ class AWSKMSProvider:
 
     def new_key(self, context: KeyContext) -> DataKey:
         answer = self._call(
-            self._client.generate_data_key, KeyId=self._key_id, KeySpec="AES_256", EncryptionContext=context.pairs()
+            self._client.generate_data_key,
+            KeyId=self._key_id,
+            KeySpec="AES_256",
+            EncryptionContext=context.pairs(),
         )
         slot = self._slot(answer)
         return DataKey(dek=_plaintext(answer), slot=slot)
 
     def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray:
-        key_arn = self._own_key(slot)
+        self._check_slot(slot)
         answer = self._call(
-            self._client.decrypt, KeyId=key_arn, CiphertextBlob=slot.wrapped, EncryptionContext=context.pairs()
+            self._client.decrypt,
+            KeyId=self._key_id,
+            CiphertextBlob=slot.wrapped,
+            EncryptionContext=context.pairs(),
         )
-        self._answered_key(answer, "KeyId")
+        self._check_answered_key(answer, "KeyId")
         return _plaintext(answer)
 
     def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
         """Inside KMS: neither the data key nor audio is touched here."""
-        key_arn = self._own_key(slot)
+        self._check_slot(slot)
         answer = self._call(
             self._client.re_encrypt,
             CiphertextBlob=slot.wrapped,
-            SourceKeyId=key_arn,
+            SourceKeyId=self._key_id,
             SourceEncryptionContext=context.pairs(),
-            DestinationKeyId=key_arn,
+            DestinationKeyId=self._key_id,
             DestinationEncryptionContext=context.pairs(),
         )
-        self._answered_key(answer, "SourceKeyId")
+        self._check_answered_key(answer, "SourceKeyId")
         return self._slot(answer)
 
     def describe(self) -> dict[str, str]:
@@ -172,7 +185,9 @@ class AWSKMSProvider:
         }
 
     def health(self) -> None:
-        """The endpoint answers over verified TLS. Says nothing of permissions, which only a real request can show."""
+        """The endpoint answers over verified TLS. Says nothing of permissions, which only a real request can
+        show.
+        """
         deadline = time.monotonic() + self._timeout_s
         status = self._transport.send("GET", self._endpoint, headers={}, body=b"", deadline=deadline).status
         if status >= 500:
@@ -207,31 +222,27 @@ class AWSKMSProvider:
         answer_headers: Any = dict(answer.headers)
         return AWSResponse(request.url, answer.status, answer_headers, _Body(answer.content))
 
-    def _own_key(self, slot: KeySlot) -> str:
-        """The slot's key id, if it is this provider's: a stranger's slot must not make us call a stranger's key."""
-        key_arn = slot.key_id.decode("ascii", "replace")
-        if slot.provider != SlotProvider.AWS_KMS or not self._is_own(key_arn):
-            raise UnknownKeyError(f"the slot is for provider {slot.provider} and a key that keys.{self.name} does not name")
+    def _check_slot(self, slot: KeySlot) -> None:
+        """Refuse a slot that is not this provider's: a stranger's slot must not make us ask for a stranger's key."""
+        if slot.provider != self.slot_provider or slot.key_id != self.slot_key_id:
+            raise UnknownKeyError(
+                f"the slot is for provider {slot.provider} and a key that keys.{self.name} does not name"
+            )
         if not 0 < len(slot.wrapped) <= CIPHERTEXT_MAX:
-            raise ContextMismatchError(f"a KMS ciphertext has 1 to {CIPHERTEXT_MAX} bytes, this one {len(slot.wrapped)}")
-        return key_arn
+            raise ContextMismatchError(
+                f"a KMS ciphertext has 1 to {CIPHERTEXT_MAX} bytes, this one {len(slot.wrapped)}"
+            )
 
-    def _is_own(self, key_arn: str) -> bool:
-        match = _KEY_ARN.fullmatch(key_arn)
-        return match is not None and self._key_id in (key_arn, match["id"])
-
-    def _answered_key(self, answer: Mapping[str, Any], field: str) -> str:
-        key_arn = answer.get(field)
-        if not isinstance(key_arn, str) or not self._is_own(key_arn):
+    def _check_answered_key(self, answer: Mapping[str, Any], field: str) -> None:
+        if answer.get(field) != self._key_id:
             raise KeyAnswerError(f"{self._endpoint} answered with a {field} that is not the key asked for")
-        return key_arn
 
     def _slot(self, answer: Mapping[str, Any]) -> KeySlot:
-        key_arn = self._answered_key(answer, "KeyId")
+        self._check_answered_key(answer, "KeyId")
         blob = answer.get("CiphertextBlob")
         if not isinstance(blob, bytes) or not 0 < len(blob) <= CIPHERTEXT_MAX:
             raise KeyAnswerError(f"{self._endpoint} answered with a wrapped key of no or of impossible length")
-        return KeySlot(provider=SlotProvider.AWS_KMS, key_id=key_arn.encode(), wrapped=blob)
+        return KeySlot(provider=self.slot_provider, key_id=self.slot_key_id, wrapped=blob)
 
 
 class _Body:
@@ -261,7 +272,9 @@ def _plaintext(answer: Mapping[str, Any]) -> bytearray:
     return bytearray(plaintext)
 
 
-def _translated(operation: Callable[..., Mapping[str, Any]], parameters: Mapping[str, object]) -> Mapping[str, Any]:
+def _translated(
+    operation: Callable[..., Mapping[str, Any]], parameters: Mapping[str, object]
+) -> Mapping[str, Any]:
     """The one place where botocore's errors become ours."""
     try:
         answer = operation(**parameters)
@@ -272,7 +285,9 @@ def _translated(operation: Callable[..., Mapping[str, Any]], parameters: Mapping
     except _CREDENTIALS as error:
         raise NotPermittedError(f"no usable AWS credentials: {error}") from error
     except BotoCoreError as error:
-        raise KeyAnswerError(f"the request could not be made or its answer not read: {type(error).__name__}") from error
+        raise KeyAnswerError(
+            f"the request could not be made or its answer not read: {type(error).__name__}"
+        ) from error
     except _BAD_ANSWER as error:
         raise KeyAnswerError("the key service's answer is not what its API promises") from error
     if not isinstance(answer, Mapping):
@@ -290,7 +305,9 @@ def _refusal(error: ClientError) -> RecordingError:
     if code in _NOT_PERMITTED:
         return NotPermittedError(f"KMS refuses: {code}; check the role's key policy and credentials")
     if code in _UNKNOWN_KEY:
-        return UnknownKeyError(f"KMS has no such usable key: {code}; check `key_id`, `region` and the key's state")
+        return UnknownKeyError(
+            f"KMS has no such usable key: {code}; check `key_id`, `region` and the key's state"
+        )
     if code in _UNAVAILABLE or status >= 500 or status == 429:
         return KeyUnavailableError(f"KMS cannot serve now: {code}, HTTP status {status}")
     return KeyAnswerError(f"KMS refuses the request: {code}, HTTP status {status}")
@@ -300,10 +317,12 @@ def _check_settings(settings: AWSKMSKeySettings) -> None:
     if settings.endpoint_url is not None:
         _check_endpoint(settings.endpoint_url)
     match = _KEY_ARN.fullmatch(settings.key_id)
-    if match is None and _KEY_ID.fullmatch(settings.key_id) is None:
-        # An alias can be pointed at another key by whoever may edit aliases, and would make every slot's key id unforeseeable.
-        raise KeyConfigurationError(f"key_id {settings.key_id!r} is no key id and no key ARN; aliases are not accepted")
-    if match is not None and match["region"] != settings.region:
+    if match is None:
+        # An alias can be pointed at another key by whoever may edit aliases; a bare id does not say whose it is.
+        raise KeyConfigurationError(
+            f"key_id {settings.key_id!r} is no key ARN; give arn:aws:kms:REGION:ACCOUNT:key/ID, aliases are not accepted"
+        )
+    if match["region"] != settings.region:
         raise KeyConfigurationError(f"key_id is of region {match['region']}, `region` says {settings.region}")
     if not 0 < settings.timeout_s <= 60:
         raise KeyConfigurationError(f"timeout_s is {settings.timeout_s}; it must be above 0 and at most 60")
@@ -312,7 +331,9 @@ def _check_settings(settings: AWSKMSKeySettings) -> None:
 def _check_endpoint(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
-        raise KeyConfigurationError(f"endpoint_url {url!r} must begin with https://, loopback addresses included")
+        raise KeyConfigurationError(
+            f"endpoint_url {url!r} must begin with https://, loopback addresses included"
+        )
 
 
 def _silence_wire_logs() -> None:

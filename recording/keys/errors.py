@@ -38,13 +38,17 @@ class UnknownKeyError(UnwrapError):
 
 
 class ContextMismatchError(UnwrapError):
-    """The wrapped key does not open under this file's context: transplanted, altered, or wrapped by another key."""
+    """The wrapped key does not open under this file's context: transplanted, altered, or wrapped by another
+    key.
+    """
 
     exit_code = 37
 
 
 class KeyAnswerError(RecordingError):
-    """The service's answer breaks its contract: a key of the wrong length, another key's id, or no answer at all."""
+    """The service's answer breaks its contract: a key of the wrong length, another key's id, or no answer at
+    all.
+    """
 
     exit_code = 38
 

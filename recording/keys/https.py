@@ -1,4 +1,6 @@
-"""HTTPS to a key service: TLS 1.3 at least, names verified, one deadline for the whole exchange, answers of bounded size."""
+"""HTTPS to a key service: TLS 1.3 at least, names verified, one deadline for the whole exchange, answers of
+bounded size.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class HTTPSAnswer:
 
 
 class HTTPSTransport:
-    """Sends one request at a time per thread. No redirects, no proxies, no retries: those are the caller's policy."""
+    """Sends one request at a time per thread. No redirects, no proxies, no retries: those are the caller's
+    policy.
+    """
 
     def __init__(self, *, ca_path: Path | None) -> None:
         """`ca_path` None: the platform's trust anchors.
@@ -46,7 +50,9 @@ class HTTPSTransport:
             else:
                 context.load_verify_locations(cafile=ca_path)
         except OSError as error:  # ssl.SSLError is one
-            raise KeyConfigurationError(f"ca_path {ca_path}: {error}; it must name a PEM file of certificates") from error
+            raise KeyConfigurationError(
+                f"ca_path {ca_path}: {error}; it must name a PEM file of certificates"
+            ) from error
         self._pool = urllib3.PoolManager(
             num_pools=1, maxsize=_CONNECTIONS, ssl_context=context, retries=False, ca_certs=None
         )

@@ -1,7 +1,7 @@
 """The development key provider: AES-KW under a key-encryption key in a local file.
 
-Source: RFC 3394 (AES key wrap). Nothing binds a slot to its file here; the commitment refuses a transplanted one
-(docs/recording-format.md, Key slots).
+Source: RFC 3394 (AES key wrap). Nothing binds a slot to its file here; the commitment refuses a transplanted
+one (docs/recording-format.md, Key slots).
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class LocalKeyProvider:
         self.name = name
         self._path = settings.kek_path
         self._kek = read_kek(self._path)
-        self._key_id = key_id(self._kek)
+        self.slot_provider: int = SlotProvider.LOCAL_DEV
+        self.slot_key_id = key_id(self._kek)
 
     def new_key(self, context: KeyContext) -> DataKey:
         del context  # AES-KW has no associated data
@@ -50,10 +51,10 @@ class LocalKeyProvider:
 
     def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray:
         del context
-        if slot.provider != SlotProvider.LOCAL_DEV or slot.key_id != self._key_id:
+        if slot.provider != SlotProvider.LOCAL_DEV or slot.key_id != self.slot_key_id:
             raise UnknownKeyError(
                 f"the slot is for provider {slot.provider}, key {slot.key_id[:64].hex()}; this is local key "
-                f"{self._key_id.decode()}"
+                f"{self.slot_key_id.decode()}"
             )
         if len(slot.wrapped) != WRAPPED_BYTES:
             raise ContextMismatchError(
@@ -62,7 +63,9 @@ class LocalKeyProvider:
         try:
             return bytearray(aes_key_unwrap(self._kek, slot.wrapped))
         except InvalidUnwrap as error:
-            raise ContextMismatchError("the wrapped data key was altered, or another key wrapped it") from error
+            raise ContextMismatchError(
+                "the wrapped data key was altered, or another key wrapped it"
+            ) from error
 
     def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
         """AES-KW is deterministic: under the same key this is the slot itself, once it was shown to open."""
@@ -73,18 +76,23 @@ class LocalKeyProvider:
             dek[:] = bytes(len(dek))
 
     def describe(self) -> dict[str, str]:
-        return {"kind": "local-dev", "key_id": self._key_id.decode(), "path": str(self._path), "fit_for_production": "no"}
+        return {
+            "kind": "local-dev",
+            "key_id": self.slot_key_id.decode(),
+            "path": str(self._path),
+            "fit_for_production": "no",
+        }
 
     def health(self) -> None:
         """The file must still hold the key in use: who restarts without it can read nothing."""
         if not hmac.compare_digest(read_kek(self._path), self._kek):
             raise KeyConfigurationError(
-                f"{self._path} now holds another key than the one in use; put key {self._key_id.decode()} back or restart"
+                f"{self._path} now holds another key than the one in use; put key {self.slot_key_id.decode()} back or restart"
             )
 
     def _wrap(self, dek: bytearray) -> KeySlot:
         return KeySlot(
-            provider=SlotProvider.LOCAL_DEV, key_id=self._key_id, wrapped=aes_key_wrap(self._kek, bytes(dek))
+            provider=SlotProvider.LOCAL_DEV, key_id=self.slot_key_id, wrapped=aes_key_wrap(self._kek, bytes(dek))
         )
 
 
@@ -94,7 +102,8 @@ def key_id(kek: bytes) -> bytes:
 
 
 def read_kek(path: Path) -> bytes:
-    """The key-encryption key in `path`. Owner and mode are those of the file that was opened, not of a name looked up twice.
+    """The key-encryption key in `path`. Owner and mode are those of the file that was opened, not of a name
+    looked up twice.
 
     Raises:
         KeyConfigurationError: says which rule the file breaks.
@@ -120,7 +129,8 @@ def read_kek(path: Path) -> bytes:
 
 
 def create_kek(path: Path) -> bytes:
-    """Make a new key-encryption key in `path`, mode 0600, durable on return. Never overwrites. Returns its key id.
+    """Make a new key-encryption key in `path`, mode 0600, durable on return. Never overwrites. Returns its
+    key id.
 
     Raises:
         KeyConfigurationError: the file exists, or the directory cannot be written.
@@ -155,7 +165,7 @@ def check_environment(keys: Mapping[str, KeySettings], *, production: bool) -> t
     if not production:
         return ()
     return tuple(
-        f"keys.{name}: a local key is for development, production refuses it; use kind = \"aws-kms\""
+        f'keys.{name}: a local key is for development, production refuses it; use kind = "aws-kms"'
         for name, settings in keys.items()
         if isinstance(settings, LocalKeySettings)
     )

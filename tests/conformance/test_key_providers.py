@@ -138,7 +138,9 @@ def test_another_context_is_refused_where_it_is_bound(case: Case, context: KeyCo
         other = replace(context, tenant_handle=os.urandom(16))
     key = case.provider.new_key(context)
     if not case.binds_context:
-        assert case.provider.unwrap(key.slot, other) == key.dek  # the commitment's task, which format's tests show
+        assert (
+            case.provider.unwrap(key.slot, other) == key.dek
+        )  # the commitment's task, which format's tests show
         return
     with pytest.raises(ContextMismatchError):
         case.provider.unwrap(key.slot, other)

@@ -1,4 +1,6 @@
-"""Key services for tests: moto's KMS over HTTPS in a process of its own, and a little HTTPS server that answers as told."""
+"""Key services for tests: moto's KMS over HTTPS in a process of its own, and a little HTTPS server that
+answers as told.
+"""
 
 from __future__ import annotations
 
@@ -74,11 +76,15 @@ def issue_server_files(directory: Path) -> ServerFiles:
             x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
         )
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
         .sign(ca_key, hashes.SHA256())
     )
     files = ServerFiles(
-        ca_path=directory / "ca.pem", certificate_path=directory / "server.pem", key_path=directory / "server.key"
+        ca_path=directory / "ca.pem",
+        certificate_path=directory / "server.pem",
+        key_path=directory / "server.key",
     )
     files.ca_path.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     files.certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -108,9 +114,17 @@ class MotoKMS:
         """Returns when the server listens. A restart comes back on the same port, with no key of before."""
         process = subprocess.Popen(
             [
-                sys.executable, "-c", "from moto.server import main; main()",
-                "--host", "127.0.0.1", "--port", str(self._port),
-                "--ssl-cert", str(self.files.certificate_path), "--ssl-key", str(self.files.key_path),
+                sys.executable,
+                "-c",
+                "from moto.server import main; main()",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self._port),
+                "--ssl-cert",
+                str(self.files.certificate_path),
+                "--ssl-key",
+                str(self.files.key_path),
             ],  # fmt: skip
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -8,12 +8,18 @@ from b2bua.call.headers import NEVER_PASSED, HeaderError, read_invite
 
 
 def invite(*headers: str, uri: str = "sips:2001@edge.example.test:5061", sip: str = "SIP/2.0") -> bytes:
-    lines = [f"INVITE {uri} {sip}", "Via: SIP/2.0/TLS 127.0.0.1:1;branch=z9hG4bKa", "Call-ID: c1", "CSeq: 1 INVITE", *headers]
+    lines = [
+        f"INVITE {uri} {sip}",
+        "Via: SIP/2.0/TLS 127.0.0.1:1;branch=z9hG4bKa",
+        "Call-ID: c1",
+        "CSeq: 1 INVITE",
+        *headers,
+    ]
     return ("\r\n".join(lines) + "\r\n\r\nbody: not a header\r\n").encode()
 
 
 def test_users_scheme_and_call_id() -> None:
-    read = read_invite(invite("From: \"A\" <sips:1001@pbx.example.test>;tag=x", "Max-Forwards: 12"), ())
+    read = read_invite(invite('From: "A" <sips:1001@pbx.example.test>;tag=x', "Max-Forwards: 12"), ())
     assert (read.scheme, read.called_user, read.calling_user) == ("sips", "2001", "1001")
     assert (read.max_forwards, read.sip_call_id, read.replaces) == (12, "c1", False)
 

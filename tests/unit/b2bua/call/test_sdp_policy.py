@@ -39,10 +39,14 @@ def body(*media_lines: str, m: str = "m=audio 4000 RTP/SAVP 0 101", c: str = "c=
     return "".join(line + "\r\n" for line in lines if line).encode()
 
 
-GOOD = body(crypto(), "a=rtpmap:0 PCMU/8000", "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-16", "a=ptime:20")
+GOOD = body(
+    crypto(), "a=rtpmap:0 PCMU/8000", "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-16", "a=ptime:20"
+)
 
 
-def verdict(sdp: bytes, role: SDPRole = SDPRole.OFFER, allowed: tuple[SRTPSuite, ...] = ALLOWED) -> SDPFault | None:
+def verdict(
+    sdp: bytes, role: SDPRole = SDPRole.OFFER, allowed: tuple[SRTPSuite, ...] = ALLOWED
+) -> SDPFault | None:
     judged = judge(sdp, role=role, allowed=allowed)
     return judged.fault if isinstance(judged, SDPRefusal) else None
 
@@ -66,7 +70,10 @@ REFUSED: dict[str, tuple[bytes, SDPFault]] = {
     "no crypto": (body(), SDPFault.NO_CRYPTO),
     "fingerprint only": (body("a=fingerprint:sha-256 AA", "a=setup:actpass"), SDPFault.NO_CRYPTO),
     "null suite alone": (body(crypto("NULL_HMAC_SHA1_80", inline=key(CM128))), SDPFault.NULL_SUITE),
-    "null suite beside a good one": (body(crypto(), crypto("AES_CM_128_NULL_AUTH", tag=2, inline=key(CM128))), SDPFault.NULL_SUITE),
+    "null suite beside a good one": (
+        body(crypto(), crypto("AES_CM_128_NULL_AUTH", tag=2, inline=key(CM128))),
+        SDPFault.NULL_SUITE,
+    ),
     "short tag": (body(crypto("AES_CM_128_HMAC_SHA1_32", inline=key(CM128))), SDPFault.NO_ALLOWED_SUITE),
     "short AEAD tag": (body(crypto("AEAD_AES_256_GCM_8")), SDPFault.NO_ALLOWED_SUITE),
     "AES-192": (body(crypto("AES_192_CM_HMAC_SHA1_80")), SDPFault.NO_ALLOWED_SUITE),
@@ -101,7 +108,10 @@ REFUSED: dict[str, tuple[bytes, SDPFault]] = {
     "ptime zero": (body(crypto(), "a=ptime:0"), SDPFault.MALFORMED),
     "rtcp by host name": (body(crypto(), "a=rtcp:4001 IN IP4 media.example.test"), SDPFault.MALFORMED),
     "two directions": (body(crypto(), "a=sendonly", "a=recvonly"), SDPFault.MALFORMED),
-    "many formats": (body(crypto(), m="m=audio 4000 RTP/SAVP " + " ".join(str(n) for n in range(96, 125))), SDPFault.TOO_LARGE),
+    "many formats": (
+        body(crypto(), m="m=audio 4000 RTP/SAVP " + " ".join(str(n) for n in range(96, 125))),
+        SDPFault.TOO_LARGE,
+    ),
     "many crypto lines": (body(*(crypto(tag=n) for n in range(1, 66))), SDPFault.TOO_LARGE),
     "many lines": (body(crypto(), *(["a=x"] * 120)), SDPFault.TOO_LARGE),
     "long line": (body(crypto(), "a=" + "x" * 600), SDPFault.TOO_LARGE),

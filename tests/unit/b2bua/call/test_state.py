@@ -125,7 +125,9 @@ def test_no_answer_gives_480() -> None:
     assert commands == [do.StopNoAnswerTimer(), do.HangUp(leg=B, status=487), do.HangUp(leg=A, status=480)]
 
 
-@pytest.mark.parametrize("before", [(ADMITTED,), (ADMITTED, on.LegProgressed(status=183, early_media=False)), ACTIVE])
+@pytest.mark.parametrize(
+    "before", [(ADMITTED,), (ADMITTED, on.LegProgressed(status=183, early_media=False)), ACTIVE]
+)
 def test_a_refused_answer_ends_both_legs_with_its_warning(before: tuple[Event, ...]) -> None:
     _, commands = play(*before, on.AnswerRefused(leg=B, refusal=REFUSAL))
     assert do.HangUp(leg=A, status=488, warning=REFUSAL.warning) in commands

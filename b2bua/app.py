@@ -1,0 +1,211 @@
+"""The composition root: builds every object of a serving process and fixes the order of start and stop.
+
+The calling thread becomes the SIP thread. Start: audit, keys and spool, SIP, metrics. Stop: SIP, pump,
+recorder, metrics, audit; so that
+what ends a call is always still recorded and audited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import FrameType
+
+import structlog
+
+from b2bua.audit import AuditLog
+from b2bua.engine import Engine
+from b2bua.errors import ReadinessError
+from b2bua.media.pump import Pump
+from b2bua.metrics import Metrics, MetricsServer
+from b2bua.native import _native
+from b2bua.settings import RecordingPolicy, Settings
+from b2bua.sip import endpoint as sip
+from b2bua.sip.loop import SIPLoop
+from b2bua.sip.resolver import HostTable
+from b2bua.watch import Watch
+from recording.keys.build import build_providers
+from recording.recorder import Recorder, TenantKey
+from tls.material import load_material, load_trust
+from tls.policy import PeerVerifier
+from tls.rotation import MaterialWatcher
+
+_log = structlog.get_logger(__name__)
+
+KEYS_READY_S = 15.0
+"""How long start-up waits for the first data keys; the provider's own time-out is 5 s."""
+RECORDER_STOP_S = 10.0
+MATERIAL_CHECK_S = 5.0
+DESCRIPTORS_PER_CALL = 8
+"""Two legs with an RTP and an RTCP socket each, a spool file, and room for the legs' connections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a supervisor learns when the process serves."""
+
+    sip_address: str
+    sip_port: int
+    metrics_port: int | None
+
+
+class Application:
+    """One serving process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._audit = AuditLog(settings.audit)
+        self._watch = Watch(metrics=self._metrics, audit=self._audit)
+        self._serving = False
+
+    def run(self, on_ready: Callable[[Ready], None]) -> None:
+        """Serve until SIGTERM or SIGINT has drained the last call; a second signal ends them at once.
+
+        Raises:
+            ReadinessError, EngineError, RecordingError, TLSError: it could not come up; nothing is left running.
+        """
+        _prepare_process(self._settings)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._audit.close)
+            self._audit.start()
+            self._serve(stack, on_ready)
+
+    def _serve(self, stack: contextlib.ExitStack, on_ready: Callable[[Ready], None]) -> None:
+        settings = self._settings
+        now = datetime.now(UTC)
+        material = load_material(settings.tls, now=now)
+        self._metrics.set_certificate_expiry("sip", material.not_after.timestamp())
+        verifier = PeerVerifier(load_trust(settings.tls, now=now))
+        recorder = self._start_recorder(stack)
+        loop = SIPLoop(lambda milliseconds: stack_holder[0].poll(milliseconds))
+        pump = Pump(
+            interval_ms=settings.recording.drain_interval_ms,
+            max_taps=settings.limits.max_calls,
+            on_overrun=self._watch.tap_overruns,
+        )
+        engine = Engine(settings=settings, loop=loop, recorder=recorder, pump=pump, observer=self._watch)
+        stack.callback(pump.stop, RECORDER_STOP_S)
+        pump.start()
+        sip_stack = sip.start(settings=settings, verifier=verifier, handler=engine)
+        stack_holder = [sip_stack]
+        stack.callback(sip.stop, sip_stack)
+        engine.attach(sip_stack.accounts)
+        self._start_resolver(stack, loop)
+        metrics_port = self._start_metrics(stack, lambda: engine.live_calls)
+        watcher = MaterialWatcher(settings.tls)
+        self._watch_material(loop, watcher, sip_stack, verifier)
+        with self._signals(loop, engine, lambda: self._reload(watcher, sip_stack, verifier, force=True)):
+            self._serving = True
+            on_ready(
+                Ready(
+                    sip_address=settings.listener.address,
+                    sip_port=_native.listener_port(sip_stack.transport_id),
+                    metrics_port=metrics_port,
+                )
+            )
+            loop.run()
+            self._serving = False
+
+    def _start_recorder(self, stack: contextlib.ExitStack) -> Recorder | None:
+        settings = self._settings
+        if all(trunk.recording is RecordingPolicy.OFF for trunk in settings.trunks.values()):
+            return None
+        tenants = {
+            tenant.name: TenantKey(handle=tenant.handle, provider=tenant.key)
+            for tenant in settings.tenants.values()
+        }
+        recorder = Recorder(
+            settings.recording, tenants, build_providers(settings.recording.keys), observer=self._watch
+        )
+        stack.callback(recorder.stop, RECORDER_STOP_S)
+        recorder.start()
+        if not recorder.wait_ready(KEYS_READY_S):
+            raise ReadinessError(
+                f"the recorder is not ready: {recorder.readiness()}; see `b2bua keys status`"
+            )
+        return recorder
+
+    def _start_resolver(self, stack: contextlib.ExitStack, loop: SIPLoop) -> None:
+        table = HostTable(
+            self._settings.trunks.values(), lambda hosts: loop.post(lambda: _native.hosts_set(dict(hosts)))
+        )
+        _native.hosts_set(dict(table.first()))
+        stack.callback(table.stop)
+        table.start()
+
+    def _start_metrics(self, stack: contextlib.ExitStack, live_calls: Callable[[], int]) -> int | None:
+        if self._settings.metrics is None:
+            return None
+        del live_calls
+        server = MetricsServer(self._settings.metrics, self._metrics, is_ready=lambda: self._serving)
+        stack.callback(server.stop)
+        server.start()
+        return server.port
+
+    def _watch_material(
+        self, loop: SIPLoop, watcher: MaterialWatcher, sip_stack: sip.SIPStack, verifier: PeerVerifier
+    ) -> None:
+        def check() -> None:
+            try:
+                self._reload(watcher, sip_stack, verifier, force=False)
+            finally:
+                loop.call_later(MATERIAL_CHECK_S, check)
+
+        loop.call_later(MATERIAL_CHECK_S, check)
+
+    def _reload(
+        self, watcher: MaterialWatcher, sip_stack: sip.SIPStack, verifier: PeerVerifier, *, force: bool
+    ) -> None:
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def _signals(self, loop: SIPLoop, engine: Engine, reload: Callable[[], None]) -> Iterator[None]:
+        terminations = 0
+
+        def terminate(number: int, frame: FrameType | None) -> None:
+            nonlocal terminations
+            del number, frame
+            terminations += 1
+            self._serving = False
+            deadline = self._settings.limits.drain_deadline_s if terminations == 1 else 0
+            loop.post(lambda: engine.drain(deadline_s=deadline, on_idle=loop.stop))
+
+        def hang_up(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            loop.post(reload)
+
+        before = {
+            number: signal.signal(number, handler)
+            for number, handler in (
+                (signal.SIGTERM, terminate),
+                (signal.SIGINT, terminate),
+                (signal.SIGHUP, hang_up),
+            )
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _prepare_process(settings: Settings) -> None:
+    """No core dump may carry plaintext audio or keys to a disk; enough descriptors for the calls that may come.
+
+    Raises:
+        ReadinessError: the hard limit of descriptors is too low for limits.max_calls.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    wanted = 256 + DESCRIPTORS_PER_CALL * settings.limits.max_calls
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise ReadinessError(
+            f"{settings.limits.max_calls} calls need {wanted} file descriptors, the hard limit is {hard}; "
+            "raise it (LimitNOFILE) or lower limits.max_calls"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

@@ -1,0 +1,249 @@
+"""The engine.
+
+All live calls, the way from an event through the pure call to its commands, drain and stop. SIP thread only.
+
+It is the `Handler` of the SIP edge. Callbacks only queue; every step runs from the SIP loop, outside pjsip's
+own stack.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import secrets
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+from recording.recorder import Recorder
+
+from b2bua.call import events as on
+from b2bua.call.call import Call
+from b2bua.call.events import Event, LegRole
+from b2bua.call.sdp_policy import SDPRefusal
+from b2bua.call.state import step
+from b2bua.engine.admission import Admission, Admissions, Load
+from b2bua.engine.execute import Executor
+from b2bua.engine.live import LiveCall
+from b2bua.engine.observer import CallFacts, EngineObserver
+from b2bua.media.pump import Pump
+from b2bua.settings import Settings, TrunkSettings, URIScheme
+from b2bua.sip.handler import PeerEvent, Refusal
+from b2bua.sip.leg import Leg
+from b2bua.sip.loop import SIPLoop
+from b2bua.sip.trunk import TrunkAccount
+
+_log = structlog.get_logger(__name__)
+
+CALL_UID_BYTES = 16
+GOODBYE_S = 5.0
+"""How long legs told to go may take before the process stops anyway (RFC 3261 timer F is 32 s.
+
+A peer that is there answers at once).
+"""
+
+
+class Engine:
+    """Built by the composition root; `attach` gives it the accounts once the SIP stack is up."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        loop: SIPLoop,
+        recorder: Recorder | None,
+        pump: Pump,
+        observer: EngineObserver,
+    ) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._observer = observer
+        self._admissions = Admissions(settings, recorder)
+        self._pending: Admission | None = None
+        self._calls: dict[str, LiveCall] = {}
+        self._dialogs: dict[str, LiveCall] = {}
+        self._on_idle: Callable[[], None] | None = None
+        self._executor = Executor(
+            settings=settings,
+            loop=loop,
+            recorder=recorder,
+            pump=pump,
+            observer=observer,
+            post=self.leg_event,
+            new_leg=self._new_leg,
+            dialled=self._dialled,
+            finished=self._finished,
+        )
+        self._accounts: Mapping[tuple[str, URIScheme], TrunkAccount] = {}
+
+    def attach(self, accounts: Mapping[tuple[str, URIScheme], TrunkAccount]) -> None:
+        """The SIP stack is up."""
+        self._accounts = accounts
+
+    @property
+    def live_calls(self) -> int:
+        return len(self._calls)
+
+    # -- Handler: called from inside pjsip callbacks ------------------------------
+
+    def admit(self, trunk: TrunkSettings, message: bytes) -> Refusal | None:
+        self._drop_pending()
+        decision = self._admissions.decide(trunk, message, self._load())
+        if isinstance(decision, Refusal):
+            return decision
+        self._pending = decision
+        self._loop.post(self._drop_pending)
+        return None
+
+    def admitted_scheme(self) -> tuple[TrunkSettings, str] | None:
+        if self._pending is None:
+            return None
+        return self._pending.source, self._pending.headers.scheme
+
+    def take_invite(self, leg: Leg) -> None:
+        admission, self._pending = self._pending, None
+        if admission is None:
+            leg.hang_up(500)
+            return
+        call_uid = secrets.token_hex(CALL_UID_BYTES)
+        leg.call_uid = call_uid
+        facts = CallFacts(
+            call_uid=call_uid,
+            trunk_a=admission.source.name,
+            trunk_b=admission.destination.trunk.name,
+            tenant_handle=self._settings.tenants[admission.tenant].handle,
+        )
+        live = LiveCall(
+            facts=facts,
+            admission=admission,
+            call=Call(),
+            legs={LegRole.A: leg},
+            started_ns=time.monotonic_ns(),
+        )
+        self._calls[call_uid] = live
+        self._dialogs[leg.sip_call_id] = live
+        self._observer.call_started(facts)
+        if admission.unrecorded is not None:
+            self._observer.call_unrecorded(facts, reason=admission.unrecorded)
+        self.leg_event(call_uid, on.CallAdmitted())
+
+    def leg_event(self, call_uid: str, event: Event) -> None:
+        self._loop.post(functools.partial(self._step, call_uid, event))
+
+    def trunk_of_dialog(self, sip_call_id: str) -> str | None:
+        found = self._leg_of_dialog(sip_call_id)
+        return None if found is None else found[1].trunk.name
+
+    def answer_refused(self, sip_call_id: str, refusal: SDPRefusal) -> None:
+        found = self._leg_of_dialog(sip_call_id)
+        if found is not None:
+            live, leg = found
+            self.leg_event(live.call_uid, on.AnswerRefused(leg=leg.role, refusal=refusal))
+
+    def refused(self, *, trunk: str | None, reason: str, status: int) -> None:
+        self._observer.refused(trunk=trunk, reason=reason, status=status)
+
+    def peer_event(self, event: PeerEvent) -> None:
+        self._observer.peer(event)
+
+    def callback_failed(self, callback: str, call_uid: str | None, leg: LegRole | None) -> None:
+        self._observer.fault(where=callback, call_uid=call_uid)
+        if call_uid and leg is not None:
+            self.leg_event(call_uid, on.MediaInsecure(leg=leg, detail="callback_failed"))
+
+    # -- steps ------------------------------
+
+    def _step(self, call_uid: str, event: Event) -> None:
+        live = self._calls.get(call_uid)
+        if live is None:
+            return
+        self._note(live, event)
+        live.call, commands = step(live.call, event)
+        for command in commands:
+            self._executor.run(live, command)
+
+    def _note(self, live: LiveCall, event: Event) -> None:
+        """Facts for the watcher that are no decision of the call."""
+        match event:
+            case on.MediaSecured(leg=leg, suite=suite):
+                self._observer.leg_secured(live.facts, leg=leg, suite=suite)
+            case on.LegConfirmed(leg=leg):
+                live.up.add(leg)
+                self._observer.leg_up(live.legs[leg].trunk.name)
+                if leg is LegRole.A:
+                    setup_s = (time.monotonic_ns() - live.started_ns) / 1e9
+                    self._observer.call_answered(live.facts, setup_s=setup_s)
+            case on.LegEnded(leg=leg) if leg in live.up:
+                live.up.discard(leg)
+                self._observer.leg_down(live.legs[leg].trunk.name)
+            case on.RecordingFailed(reason=reason):
+                self._observer.call_unrecorded(live.facts, reason=reason)
+            case _:
+                pass
+
+    def _new_leg(self, live: LiveCall) -> Leg:
+        """Leg B of the call, on its trunk's account for the target's scheme."""
+        trunk = live.admission.destination.trunk
+        if trunk.target is None:
+            raise ValueError(f"trunk {trunk.name} has no target")
+        leg = Leg.outgoing(account=self._accounts[trunk.name, trunk.target.scheme], handler=self)
+        leg.call_uid = live.call_uid
+        live.legs[LegRole.B] = leg
+        return leg
+
+    def _dialled(self, live: LiveCall, leg: Leg) -> None:
+        """The leg has its Call-ID now."""
+        self._dialogs[leg.sip_call_id] = live
+
+    def _leg_of_dialog(self, sip_call_id: str) -> tuple[LiveCall, Leg] | None:
+        live = self._dialogs.get(sip_call_id)
+        if live is None:
+            return None
+        for leg in live.legs.values():
+            if leg.sip_call_id == sip_call_id:
+                return live, leg
+        return None
+
+    def _finished(self, live: LiveCall) -> None:
+        """Both legs are gone. The pjsua objects go now, outside their own callbacks."""
+        self._calls.pop(live.call_uid, None)
+        for leg in live.legs.values():
+            self._dialogs.pop(leg.sip_call_id, None)
+        live.legs.clear()
+        if live.recording is None:
+            self._admissions.release(live.admission)
+        if self._on_idle is not None and not self._calls:
+            self._on_idle()
+
+    def _drop_pending(self) -> None:
+        """Pjsip refused an admitted INVITE itself: give its key back."""
+        admission, self._pending = self._pending, None
+        if admission is not None:
+            self._admissions.release(admission)
+
+    def _load(self) -> Load:
+        counts = collections.Counter(
+            trunk for live in self._calls.values() for trunk in {live.facts.trunk_a, live.facts.trunk_b}
+        )
+        return Load(calls=len(self._calls), by_trunk=counts)
+
+    # -- drain ------------------------------
+
+    def drain(self, *, deadline_s: float, on_idle: Callable[[], None]) -> None:
+        """No new calls; `on_idle` once the live ones are gone.
+
+        After `deadline_s` they are ended, their recordings complete.
+
+        A second call with a shorter deadline shortens it.
+        """
+        self._admissions.draining = True
+        self._on_idle = on_idle
+        if not self._calls:
+            on_idle()
+            return
+        self._loop.call_later(deadline_s, self._end_all)
+        self._loop.call_later(deadline_s + GOODBYE_S, on_idle)
+
+    def _end_all(self) -> None:
+        for call_uid in list(self._calls):
+            self.leg_event(call_uid, on.DrainExpired())

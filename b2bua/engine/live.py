@@ -1,0 +1,34 @@
+"""A live call: the pure `Call` with the objects that carry it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recording.recorder import CallRecording
+
+from b2bua.call.call import Call
+from b2bua.call.events import LegRole
+from b2bua.engine.admission import Admission
+from b2bua.engine.observer import CallFacts
+from b2bua.sip.leg import Leg
+from b2bua.sip.loop import Timer
+
+
+@dataclass(slots=True)
+class LiveCall:
+    """Mutable, SIP thread only. `tap_id` None: nothing is tapped yet."""
+
+    facts: CallFacts
+    admission: Admission
+    call: Call
+    legs: dict[LegRole, Leg]
+    started_ns: int
+    answered: bool = False
+    tap_id: int | None = None
+    recording: CallRecording | None = None
+    no_answer: Timer | None = None
+    up: set[LegRole] = field(default_factory=set)
+
+    @property
+    def call_uid(self) -> str:
+        return self.facts.call_uid

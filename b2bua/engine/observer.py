@@ -1,0 +1,36 @@
+"""What the engine tells whoever watches: metrics and the audit log, put together by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from b2bua.call.events import LegRole
+from b2bua.call.termination import Termination
+from b2bua.sip.handler import PeerEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFacts:
+    """What may be said of a call outside its recording: ids and trunk names, never numbers or URIs."""
+
+    call_uid: str
+    trunk_a: str
+    trunk_b: str
+    tenant_handle: bytes
+
+
+class EngineObserver(Protocol):
+    """Called on the SIP thread (`tap_overruns`: on the pump). Quick, never blocking, never raising."""
+
+    def call_started(self, facts: CallFacts) -> None: ...
+    def call_answered(self, facts: CallFacts, *, setup_s: float) -> None: ...
+    def call_ended(self, facts: CallFacts, termination: Termination) -> None: ...
+    def call_unrecorded(self, facts: CallFacts, *, reason: str) -> None: ...
+    def leg_up(self, trunk: str) -> None: ...
+    def leg_down(self, trunk: str) -> None: ...
+    def leg_secured(self, facts: CallFacts, *, leg: LegRole, suite: str) -> None: ...
+    def refused(self, *, trunk: str | None, reason: str, status: int) -> None: ...
+    def peer(self, event: PeerEvent) -> None: ...
+    def tap_overruns(self, count: int) -> None: ...
+    def fault(self, *, where: str, call_uid: str | None) -> None: ...

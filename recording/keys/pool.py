@@ -1,0 +1,262 @@
+"""Data keys that are ready before a call needs them: single use, per tenant, bound to a file id drawn with
+them.
+
+Only the pool's thread, named `keys`, calls a provider. A provider that is slow or down costs no call anything
+until the tenant's keys are spent.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from recording.errors import RecordingError
+from recording.format.suites import wipe
+from recording.keys.errors import KeyConfigurationError, NoKeyError
+from recording.keys.provider import DataKey, KeyContext, KeyProvider
+from recording.observer import RecordingObserver
+from recording.settings import PoolSettings
+
+FIRST_BACKOFF_S: Final = 0.25
+MAX_BACKOFF_S: Final = 30.0
+_NS_PER_S: Final = 1_000_000_000
+_IDLE_S: Final = 60.0  # nothing expires sooner unnoticed: the wait is cut to the next expiry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantKey:
+    """A tenant's opaque handle (16 random bytes) and the name of the provider that wraps for it."""
+
+    handle: bytes
+    provider: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PooledKey:
+    """A file id and the data key bound to it, for one file. Whoever took it wipes it, or hands it on."""
+
+    file_id: bytes
+    tenant: str
+    tenant_handle: bytes
+    key: DataKey
+    expires_ns: int
+
+    def wipe(self) -> None:
+        wipe(self.key.dek)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Shelf:
+    """One tenant's keys, the oldest first. Guarded by the pool's lock."""
+
+    tenant: TenantKey
+    keys: deque[PooledKey] = field(default_factory=deque)
+    failures: int = 0
+    not_before_ns: int = 0
+    problem: str | None = None
+
+
+class KeyPool:
+    """Keeps `settings.size` keys ready for each tenant.
+
+    `take`, `level` and `problems` may be called from any thread and never wait for a provider.
+    """
+
+    def __init__(
+        self,
+        *,
+        tenants: Mapping[str, TenantKey],
+        providers: Mapping[str, KeyProvider],
+        settings: PoolSettings,
+        observer: RecordingObserver,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """No thread and no request yet.
+
+        Raises:
+            KeyConfigurationError: a tenant names a provider that is not there.
+        """
+        for name, tenant in tenants.items():
+            if tenant.provider not in providers:
+                raise KeyConfigurationError(
+                    f"tenant {name!r} names key provider {tenant.provider!r}; the configured ones are {sorted(providers)}"
+                )
+        self._providers = providers
+        self._settings = settings
+        self._observer = observer
+        self._clock_ns = clock_ns
+        self._jitter = jitter
+        self._shelves = MappingProxyType({name: _Shelf(tenant=tenant) for name, tenant in tenants.items()})
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the keys thread. A stopped pool is not started again."""
+        assert self._thread is None and not self._stopping, "a pool is started once"
+        self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Wipe every key and end the thread. A provider call under way is waited for up to `timeout_s`; its
+        key is wiped too.
+        """
+        with self._changed:
+            self._stopping = True
+            for shelf in self._shelves.values():
+                while shelf.keys:
+                    shelf.keys.popleft().wipe()
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def take(self, tenant: str) -> PooledKey:
+        """The tenant's oldest key that has not expired; the caller owns it.
+
+        Raises:
+            NoKeyError: none is ready, the tenant is unknown, or the pool has stopped.
+        """
+        now = self._clock_ns()
+        with self._changed:
+            shelf = self._shelves.get(tenant)
+            if shelf is None:
+                raise NoKeyError(tenant)
+            _discard_expired(shelf, now)
+            if not shelf.keys:
+                raise NoKeyError(tenant)
+            key = shelf.keys.popleft()
+            level = len(shelf.keys)
+            self._changed.notify_all()
+        self._observer.pool_level(tenant=tenant, level=level)
+        return key
+
+    def level(self, tenant: str) -> int:
+        """Keys ready now; 0 for an unknown tenant."""
+        now = self._clock_ns()
+        with self._changed:
+            shelf = self._shelves.get(tenant)
+            return 0 if shelf is None else sum(key.expires_ns > now for key in shelf.keys)
+
+    def problems(self) -> dict[str, str]:
+        """By tenant, why its last request failed; empty when all went well."""
+        with self._changed:
+            return {name: shelf.problem for name, shelf in self._shelves.items() if shelf.problem is not None}
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until every tenant has a key, for start-up. False when the time is over first, or the pool
+        stopped.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._all_ready(), timeout_s)
+            return not self._stopping and self._all_ready()
+
+    def refill(self) -> float:
+        """One round: drop what expired, then up to `refill_per_request` requests for each tenant that is
+        short and not backing off.
+
+        Called by the keys thread. Returns the seconds until there is something to do again.
+        """
+        for name, shelf in self._shelves.items():
+            self._expire(name, shelf)
+            for _ in range(self._settings.refill_per_request):
+                if not self._is_due(shelf):
+                    break
+                self._request(name, shelf)
+        return self._next_due_s()
+
+    def _run(self) -> None:
+        while True:
+            pause_s = self.refill()
+            with self._changed:
+                if self._stopping:
+                    return
+                if pause_s > 0 and not any(self._is_due(shelf) for shelf in self._shelves.values()):
+                    self._changed.wait(pause_s)
+
+    def _all_ready(self) -> bool:
+        return all(shelf.keys for shelf in self._shelves.values())
+
+    def _is_due(self, shelf: _Shelf) -> bool:
+        return (
+            not self._stopping
+            and len(shelf.keys) < self._settings.size
+            and self._clock_ns() >= shelf.not_before_ns
+        )
+
+    def _request(self, name: str, shelf: _Shelf) -> None:
+        """One key from the tenant's provider, onto the shelf. The lock is not held while the provider works."""
+        provider = self._providers[shelf.tenant.provider]
+        context = KeyContext(file_id=os.urandom(16), tenant_handle=shelf.tenant.handle)
+        started_ns = self._clock_ns()
+        try:
+            key = provider.new_key(context)
+        except RecordingError as error:
+            self._failed(shelf, error)
+            self._report(provider, started_ns, type(error).__name__)
+            return
+        self._report(provider, started_ns, None)
+        self._deposit(name, shelf, context, key)
+
+    def _deposit(self, name: str, shelf: _Shelf, context: KeyContext, key: DataKey) -> None:
+        pooled = PooledKey(
+            file_id=context.file_id,
+            tenant=name,
+            tenant_handle=context.tenant_handle,
+            key=key,
+            expires_ns=self._clock_ns() + self._settings.ttl_s * _NS_PER_S,
+        )
+        with self._changed:
+            if self._stopping:
+                pooled.wipe()
+                return
+            shelf.keys.append(pooled)
+            shelf.failures, shelf.not_before_ns, shelf.problem = 0, 0, None
+            level = len(shelf.keys)
+            self._changed.notify_all()
+        self._observer.pool_level(tenant=name, level=level)
+
+    def _failed(self, shelf: _Shelf, error: RecordingError) -> None:
+        """Full jitter over a doubling step, so that a service coming back is not met by everybody at once."""
+        with self._changed:
+            step_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(shelf.failures, 16))
+            shelf.failures += 1
+            shelf.not_before_ns = self._clock_ns() + int(step_s * (0.5 + 0.5 * self._jitter()) * _NS_PER_S)
+            shelf.problem = f"{type(error).__name__}: {error}"
+
+    def _report(self, provider: KeyProvider, started_ns: int, error: str | None) -> None:
+        seconds = (self._clock_ns() - started_ns) / _NS_PER_S
+        self._observer.key_requested(provider=provider.name, seconds=seconds, error=error)
+
+    def _expire(self, name: str, shelf: _Shelf) -> None:
+        with self._changed:
+            dropped = _discard_expired(shelf, self._clock_ns())
+            level = len(shelf.keys)
+        if dropped:
+            self._observer.pool_level(tenant=name, level=level)
+
+    def _next_due_s(self) -> float:
+        now = self._clock_ns()
+        with self._changed:
+            due = [now + int(_IDLE_S * _NS_PER_S)]
+            for shelf in self._shelves.values():
+                if len(shelf.keys) < self._settings.size:
+                    due.append(shelf.not_before_ns)
+                if shelf.keys:
+                    due.append(shelf.keys[0].expires_ns)
+        return max(0, min(due) - now) / _NS_PER_S
+
+
+def _discard_expired(shelf: _Shelf, now_ns: int) -> int:
+    dropped = 0
+    while shelf.keys and shelf.keys[0].expires_ns <= now_ns:
+        shelf.keys.popleft().wipe()
+        dropped += 1
+    return dropped

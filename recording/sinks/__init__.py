@@ -1,0 +1,1 @@
+"""Where finished recordings are kept for good."""

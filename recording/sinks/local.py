@@ -1,0 +1,165 @@
+"""The local sink: a directory tree on a file system with hard links.
+
+An object appears whole or not at all: it is linked into place once its bytes are durable. link(2) fails where the
+name exists, which makes the store create-only without a window between looking and writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from recording.sinks.sink import (
+    ObjectConflictError,
+    ObjectMissingError,
+    ObjectName,
+    SinkError,
+    SinkRefusedError,
+    SinkUnavailableError,
+    check_key,
+)
+
+_DIRECTORY_MODE: Final = 0o700
+_FILE_MODE: Final = 0o600
+_COMPARE_BYTES: Final = 1 << 20
+_LATER: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ESTALE})
+
+
+class LocalSink:
+    """Objects under `directory`, one file each, mode 0600. Any thread."""
+
+    def __init__(self, directory: Path, *, name: str = "local") -> None:
+        self.name = name
+        self._directory = directory
+
+    def put(self, source: Path, name: ObjectName) -> int:
+        """As `Sink.put`: a link on the same file system, else a copy; `source` is gone afterwards."""
+        target = self._directory / name.key
+        with _translated(target):
+            if not source.exists():
+                return _present(target)
+            expected = source.stat().st_size
+            _make_directories(target.parent, below=self._directory)
+            self._place(source, target)
+            _sync_directory(target.parent)
+            stored = target.stat().st_size
+            if stored != expected:
+                raise SinkUnavailableError(f"{name.key}: {expected} bytes were stored, {stored} are there")
+            source.unlink(missing_ok=True)
+            return stored
+
+    def size(self, key: str) -> int | None:
+        with _translated(path := self.path(key)):
+            return path.stat().st_size if path.exists() else None
+
+    def open(self, key: str) -> BinaryIO:
+        path = self.path(key)
+        with _translated(path):
+            try:
+                return path.open("rb")
+            except FileNotFoundError as error:
+                raise ObjectMissingError(f"no object {key}") from error
+
+    def path(self, key: str) -> Path:
+        """The file that holds an object, whether or not it exists. Raises ObjectMissingError for what is no object key."""
+        return self._directory / check_key(key)
+
+    def health(self) -> None:
+        with _translated(self._directory):
+            _make_directories(self._directory, below=self._directory.parent)
+            probe = self._directory / f".probe-{secrets.token_hex(8)}"
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
+            probe.unlink()
+
+    def _place(self, source: Path, target: Path) -> None:
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            _require_same(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Across file systems: a durable copy under another name beside `target`, then linked into place."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+        with open(fd, "wb") as copy, source.open("rb") as original:  # noqa: PTH123  # a descriptor, not a path
+            shutil.copyfileobj(original, copy, _COMPARE_BYTES)
+            copy.flush()
+            os.fsync(fd)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            _require_same(source, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _require_same(source: Path, target: Path) -> None:
+    """The object is there already: from an attempt of ours if its content is that of `source`."""
+    if source.samefile(target):
+        return
+    with source.open("rb") as ours, target.open("rb") as theirs:
+        while True:
+            block = ours.read(_COMPARE_BYTES)
+            if block != theirs.read(_COMPARE_BYTES):
+                raise ObjectConflictError(f"{target.name} exists with other content; it was left as it is")
+            if not block:
+                break
+    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)  # whoever put it there may not have got so far
+    finally:
+        os.close(fd)
+
+
+def _present(target: Path) -> int:
+    if not target.exists():
+        raise ObjectMissingError(f"neither the spooled file nor the object {target.name} is there")
+    _sync_directory(target.parent)
+    return target.stat().st_size
+
+
+def _make_directories(directory: Path, *, below: Path) -> None:
+    """Make what is missing of `directory`, durably: each new name is synced in the directory that holds it."""
+    missing = []
+    at = directory
+    while not at.exists() and at != below.parent:
+        missing.append(at)
+        at = at.parent
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=_DIRECTORY_MODE)
+        _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """The one place where the operating system's errors become a sink's."""
+    try:
+        yield
+    except SinkError:
+        raise
+    except OSError as error:
+        what = f"{path}: {error.strerror}"
+        if error.errno in _LATER:
+            raise SinkUnavailableError(f"{what}; the recording stays in the spool") from error
+        raise SinkRefusedError(f"{what}; check the directory, its owner and its file system") from error

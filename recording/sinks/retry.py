@@ -1,0 +1,68 @@
+"""A sink that tries another sink more than once."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+
+from recording.sinks.sink import ObjectName, Sink, SinkUnavailableError
+
+ATTEMPTS: Final = 4
+FIRST_PAUSE_S: Final = 0.2
+MAX_PAUSE_S: Final = 10.0
+
+_Result = TypeVar("_Result")
+
+
+class RetryingSink:
+    """Repeats what failed for the time being, with a growing, jittered pause. What is refused is not repeated.
+
+    `put` may be repeated because it is idempotent. `stop` ends a pause at once.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        attempts: int = ATTEMPTS,
+        first_pause_s: float = FIRST_PAUSE_S,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        if attempts < 1:
+            raise ValueError(f"attempts must be at least 1, not {attempts}")
+        self.name = sink.name
+        self._sink = sink
+        self._attempts = attempts
+        self._first_pause_s = first_pause_s
+        self._jitter = jitter
+        self._stopping = threading.Event()
+
+    def put(self, source: Path, name: ObjectName) -> int:
+        return self._repeated(lambda: self._sink.put(source, name))
+
+    def size(self, key: str) -> int | None:
+        return self._repeated(lambda: self._sink.size(key))
+
+    def open(self, key: str) -> BinaryIO:
+        return self._repeated(lambda: self._sink.open(key))
+
+    def health(self) -> None:
+        """Asked once: who asks wants to know how things are now."""
+        self._sink.health()
+
+    def stop(self) -> None:
+        """From now on nothing is repeated. Any thread."""
+        self._stopping.set()
+
+    def _repeated(self, operation: Callable[[], _Result]) -> _Result:
+        for attempt in range(self._attempts - 1):
+            try:
+                return operation()
+            except SinkUnavailableError:
+                step_s = min(MAX_PAUSE_S, self._first_pause_s * 2**attempt)
+                if self._stopping.wait(step_s * (0.5 + 0.5 * self._jitter())):
+                    raise
+        return operation()

@@ -1,0 +1,229 @@
+"""What lies beside each spooled file: a state file without anything readable about the call, and its owner's lock.
+
+A state file is replaced as a whole (temporary file, fsync, rename). The lock is held with flock for as long as the
+process lives, so a crash gives it back by itself and a recovery can tell a dead owner's files from a live one's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self
+
+from recording.errors import RecordingError
+from recording.index import IndexEntry, IndexState
+from recording.sinks.sink import EXTENSION, ObjectName
+
+STATE_EXTENSION: Final = ".json"
+LOCK_EXTENSION: Final = ".lock"
+_VERSION: Final = 1
+_MAX_BYTES: Final = 8192
+_FILE_MODE: Final = 0o600
+_DIRECTORY_MODE: Final = 0o700
+
+
+class SpoolError(RecordingError):
+    """The spool cannot do what was asked; says which file and what the operating system answered."""
+
+    exit_code = 46
+
+
+class SpoolFullError(SpoolError):
+    """More sealed bytes wait to be written than `queue_bytes` allows: the disk does not keep up. Nothing was taken."""
+
+    exit_code = 47
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolState:
+    """A spooled segment as its state file tells it. `ended`: record count once FINAL is on disk, None before.
+
+    `owner` names the lock file of the process that writes the segment. `started_hour` is aware UTC, cut to the hour.
+    """
+
+    file_id: bytes
+    owner: str
+    recording: bytes
+    segment: int
+    call_uid: str
+    tenant_handle: bytes
+    provider: int
+    key_id: str
+    started_hour: datetime
+    ended: int | None = None
+
+    @property
+    def object_name(self) -> ObjectName:
+        return ObjectName(tenant_handle=self.tenant_handle, file_id=self.file_id, started_hour=self.started_hour)
+
+    def entry(
+        self, state: IndexState, *, records: int = 0, size_bytes: int = 0, object_key: str | None = None
+    ) -> IndexEntry:
+        return IndexEntry(
+            file_id=self.file_id,
+            recording=self.recording,
+            segment=self.segment,
+            call_uid=self.call_uid,
+            tenant_handle=self.tenant_handle,
+            state=state,
+            provider=self.provider,
+            key_id=self.key_id,
+            started_hour=self.started_hour,
+            records=records,
+            size_bytes=size_bytes,
+            object_key=object_key,
+        )
+
+    def build(self) -> bytes:
+        document = {
+            "v": _VERSION,
+            "file_id": self.file_id.hex(),
+            "owner": self.owner,
+            "recording": self.recording.hex(),
+            "segment": self.segment,
+            "call_uid": self.call_uid,
+            "tenant_handle": self.tenant_handle.hex(),
+            "provider": self.provider,
+            "key_id": self.key_id,
+            "started_hour": self.started_hour.astimezone(UTC).isoformat(),
+            "ended": self.ended,
+        }
+        return json.dumps(document).encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Raises SpoolError for anything that `build` did not write."""
+        try:
+            found = json.loads(data)
+            if found["v"] != _VERSION:
+                raise SpoolError(f"spool state of version {found['v']!r}; this program knows {_VERSION}")
+            state = cls(
+                file_id=bytes.fromhex(found["file_id"]),
+                owner=_owner(found["owner"]),
+                recording=bytes.fromhex(found["recording"]),
+                segment=int(found["segment"]),
+                call_uid=str(found["call_uid"]),
+                tenant_handle=bytes.fromhex(found["tenant_handle"]),
+                provider=int(found["provider"]),
+                key_id=str(found["key_id"]),
+                started_hour=datetime.fromisoformat(found["started_hour"]),
+                ended=None if found["ended"] is None else int(found["ended"]),
+            )
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise SpoolError("not a spool state file, or cut off") from error
+        if len(state.file_id) != 16 or len(state.tenant_handle) != 16 or state.started_hour.tzinfo is None:
+            raise SpoolError("a spool state file with ids or a time that cannot be")
+        return state
+
+
+def segment_path(directory: Path, file_id: bytes) -> Path:
+    return directory / f"{file_id.hex()}{EXTENSION}"
+
+
+def state_path(directory: Path, file_id: bytes) -> Path:
+    return directory / f"{file_id.hex()}{STATE_EXTENSION}"
+
+
+def write_state(directory: Path, state: SpoolState) -> None:
+    """Replace the state file. Its content is durable on return, its name once the directory is synced. Raises OSError."""
+    path = state_path(directory, state.file_id)
+    temporary = path.with_suffix(".json.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+    try:
+        with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
+            file.write(state.build())
+            file.flush()
+            os.fsync(fd)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_state(path: Path) -> SpoolState:
+    """Raises SpoolError where the file cannot be read or understood."""
+    try:
+        with path.open("rb") as file:
+            return SpoolState.parse(file.read(_MAX_BYTES))
+    except OSError as error:
+        raise SpoolError(f"{path}: {error.strerror}") from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names in `directory` durable. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_spool_directory(directory: Path) -> None:
+    """Make the directory where it is missing; refuse one that others may enter.
+
+    Raises:
+        SpoolError: says what is wrong and how to mend it.
+    """
+    try:
+        directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        mode = directory.stat().st_mode
+    except OSError as error:
+        raise SpoolError(f"{directory}: {error.strerror}; the spool needs a directory of its own") from error
+    if mode & 0o077:
+        raise SpoolError(f"{directory} has mode {mode & 0o7777:04o}, others may enter it; run: chmod 700 {directory}")
+
+
+class OwnerLock:
+    """The mark of a living process in the spool. One per `Recorder`."""
+
+    def __init__(self, directory: Path, owner: str, fd: int) -> None:
+        self._directory = directory
+        self.owner = owner
+        self._fd = fd
+
+    @classmethod
+    def create(cls, directory: Path) -> Self:
+        """A new owner, alive from now on. Raises SpoolError."""
+        owner = secrets.token_hex(16)
+        lock = cls.try_acquire(directory, owner)
+        if lock is None:
+            raise SpoolError(f"{directory}: the new lock {owner} is held by somebody else")
+        return lock
+
+    @classmethod
+    def try_acquire(cls, directory: Path, owner: str) -> Self | None:
+        """The lock of `owner`, if no living process holds it; None if one does. Raises SpoolError."""
+        path = directory / f"{_owner(owner)}{LOCK_EXTENSION}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+        except OSError as error:
+            raise SpoolError(f"{path}: {error.strerror}; the spool directory must be writable") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except OSError as error:
+            os.close(fd)
+            raise SpoolError(f"{path}: {error.strerror}; the spool needs a file system with flock") from error
+        return cls(directory, owner, fd)
+
+    def release(self) -> None:
+        """Remove the lock file and give the lock back. Only once no file of this owner is being written."""
+        if self._fd < 0:
+            return
+        (self._directory / f"{self.owner}{LOCK_EXTENSION}").unlink(missing_ok=True)
+        os.close(self._fd)
+        self._fd = -1
+
+
+def _owner(name: object) -> str:
+    """An owner's name, which becomes a file name: 32 hex digits and nothing else."""
+    if not isinstance(name, str) or len(name) != 32 or not set(name) <= set("0123456789abcdef"):
+        raise ValueError("an owner is 32 lower-case hex digits")
+    return name
