@@ -94,7 +94,11 @@ def _hello_differences(profile: PolicyProfile) -> Iterator[str]:
     lists = (
         ("cipher suites", hello.cipher_suites, {suite.iana_id for suite in profile.cipher_suites}),
         ("groups", hello.groups, {group.code_point for group in profile.groups}),
-        ("signature schemes", hello.signature_schemes, {scheme.value for scheme in profile.signature_schemes}),
+        (
+            "signature schemes",
+            hello.signature_schemes,
+            {scheme.value for scheme in profile.signature_schemes},
+        ),
     )
     for name, offered, allowed in lists:
         surplus = [f"0x{code:04x}" for code in offered if code not in allowed]
