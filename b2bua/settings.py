@@ -76,6 +76,8 @@ class LogFormat(enum.Enum):
 
 
 class URIScheme(enum.Enum):
+    """RFC 3261 section 19.1; both run over TLS here."""
+
     SIP = "sip"
     SIPS = "sips"
 

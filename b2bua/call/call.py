@@ -76,11 +76,13 @@ def ignore(call: Call, event: on.Event) -> Step:
 
 
 def dial(call: Call, event: on.CallAdmitted) -> Step:
+    """Leg B starts; how long it may ring is its trunk's affair."""
     del event
     return replace(call, state=CallState.DIALING, alive=_BOTH), (do.Dial(), do.StartNoAnswerTimer())
 
 
 def dial_failed(call: Call, event: on.DialFailed) -> Step:
+    """Nothing was sent on leg B: 503, so that the caller may try elsewhere."""
     del event
     gone = replace(call, alive=call.alive - {LegRole.B})
     return _end(gone, Termination(result=Result.FAILED, reason=Reason.UNREACHABLE, status=503))
@@ -93,6 +95,7 @@ def progress(call: Call, event: on.LegProgressed) -> Step:
 
 
 def confirmed_before_answer(call: Call, event: on.LegConfirmed) -> Step:
+    """B answered: answer A. A alone cannot be confirmed yet."""
     if event.leg is LegRole.A:
         return call, ()
     return replace(call, state=CallState.ANSWERING), (
@@ -103,6 +106,7 @@ def confirmed_before_answer(call: Call, event: on.LegConfirmed) -> Step:
 
 
 def confirmed_after_answer(call: Call, event: on.LegConfirmed) -> Step:
+    """The ACK of A: the call is up."""
     if event.leg is LegRole.B:
         return call, ()
     return replace(call, state=CallState.ACTIVE), ()
@@ -116,11 +120,13 @@ def secure(call: Call, event: on.MediaSecured) -> Step:
 
 
 def end_insecure(call: Call, event: on.MediaInsecure) -> Step:
+    """No media without SRTP, not even for a moment."""
     del event
     return _end(call, Termination(result=Result.FAILED, reason=Reason.MEDIA_INSECURE, status=488))
 
 
 def end_refused_answer(call: Call, event: on.AnswerRefused) -> Step:
+    """The caller gets the reason in a Warning."""
     refused = Termination(result=Result.FAILED, reason=Reason.MEDIA_POLICY, status=event.refusal.status)
     return _end(call, refused, warning=event.refusal.warning)
 
@@ -136,6 +142,7 @@ def ended_before_answer(call: Call, event: on.LegEnded) -> Step:
 
 
 def ended_after_answer(call: Call, event: on.LegEnded) -> Step:
+    """A BYE completes the call; anything else is a loss of the peer."""
     left = replace(call, alive=call.alive - {event.leg})
     if not event.remote:
         return _end(
@@ -146,6 +153,7 @@ def ended_after_answer(call: Call, event: on.LegEnded) -> Step:
 
 
 def ended_while_ending(call: Call, event: on.LegEnded) -> Step:
+    """One leg less; the last one finishes the call."""
     left = replace(call, alive=call.alive - {event.leg})
     if left.alive:
         return left, ()
@@ -166,10 +174,12 @@ def reoffer(call: Call, event: on.ReofferReceived) -> Step:
 
 
 def reoffer_too_early(call: Call, event: on.ReofferReceived) -> Step:
+    """Before the ACK the first exchange is still open (RFC 3261 section 14.2)."""
     return call, (do.AnswerReoffer(leg=event.leg, status=491),)
 
 
 def change_direction(call: Call, event: on.DirectionChanged) -> Step:
+    """What could not wait is relayed after the fact."""
     if call.reoffer is not None or event.direction is call.directions[event.leg]:
         return call, ()
     pending = Reoffer(origin=event.leg, direction=event.direction, waits=False)
@@ -194,22 +204,26 @@ def reoffer_answered(call: Call, event: on.ReofferAnswered) -> Step:
 
 
 def relay_dtmf(call: Call, event: on.DTMFReceived) -> Step:
+    """The digit crosses; the recording learns only that there was one."""
     sent = do.SendDTMF(leg=event.leg.other, digit=event.digit, duration_ms=event.duration_ms)
     return call, (sent, do.MarkDTMF(leg=event.leg))
 
 
 def recording_failed(call: Call, event: on.RecordingFailed) -> Step:
+    """A required recording that is lost ends its call."""
     if not event.required:
         return call, ()
     return _end(call, Termination(result=Result.FAILED, reason=Reason.RECORDER_FAILED, status=503))
 
 
 def no_answer(call: Call, event: on.NoAnswerExpired) -> Step:
+    """480 to the caller, CANCEL to the called."""
     del event
     return _end(call, Termination(result=Result.REJECTED, reason=Reason.NO_ANSWER, status=480))
 
 
 def drain(call: Call, event: on.DrainExpired) -> Step:
+    """Time is up for live calls."""
     del event
     return _end(call, Termination(result=Result.COMPLETED, reason=Reason.DRAINED, status=503))
 

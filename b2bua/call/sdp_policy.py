@@ -51,6 +51,8 @@ class Direction(enum.Enum):
 
 
 class SDPRole(enum.Enum):
+    """Which half of an exchange a body is (RFC 3264)."""
+
     OFFER = "offer"
     ANSWER = "answer"
 
@@ -117,7 +119,7 @@ class SDPAccepted:
     suites: tuple[SRTPSuite, ...]
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     def __init__(self, fault: SDPFault) -> None:
         super().__init__(fault.value)
         self.fault = fault
@@ -170,7 +172,7 @@ def judge(body: bytes, *, role: SDPRole, allowed: Collection[SRTPSuite]) -> SDPA
         _require_address(session, media)
         suites = _judge_crypto(media, role, allowed)
         return SDPAccepted(direction=_direction(session, media), suites=suites)
-    except _Refused as refused:
+    except _RefusedError as refused:
         return SDPRefusal(fault=refused.fault)
 
 
@@ -184,21 +186,21 @@ def judge_content_type(content_type: str) -> SDPRefusal | None:
 
 def _parse(body: bytes) -> _Session:
     if len(body) > MAX_BODY_BYTES:
-        raise _Refused(SDPFault.TOO_LARGE)
+        raise _RefusedError(SDPFault.TOO_LARGE)
     if b"\x00" in body:
-        raise _Refused(SDPFault.MALFORMED)
+        raise _RefusedError(SDPFault.MALFORMED)
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
-        raise _Refused(SDPFault.MALFORMED) from None
+        raise _RefusedError(SDPFault.MALFORMED) from None
     lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
     if len(lines) > MAX_LINES or any(len(line) > MAX_LINE_BYTES for line in lines):
-        raise _Refused(SDPFault.TOO_LARGE)
+        raise _RefusedError(SDPFault.TOO_LARGE)
     session = _Session()
     for number, line in enumerate(lines):
         matched = _LINE.fullmatch(line)
         if matched is None or "\r" in line or (number == 0) != (line == "v=0"):
-            raise _Refused(SDPFault.MALFORMED)
+            raise _RefusedError(SDPFault.MALFORMED)
         kind, value = matched.groups()
         handler = _LINE_HANDLERS.get(kind)
         if handler is not None:
@@ -209,16 +211,16 @@ def _parse(body: bytes) -> _Session:
 def _take_media(session: _Session, value: str) -> None:
     matched = _MEDIA.fullmatch(value)
     if matched is None or int(matched[2]) > 65535:
-        raise _Refused(SDPFault.MALFORMED)
+        raise _RefusedError(SDPFault.MALFORMED)
     formats = matched[4].split()
     if len(formats) > MAX_FORMATS:
-        raise _Refused(SDPFault.TOO_LARGE)
+        raise _RefusedError(SDPFault.TOO_LARGE)
     session.media.append(
         _Media(kind=matched[1].lower(), port=int(matched[2]), profile=matched[3].upper(), formats=formats)
     )
     if len(session.media) > 1:
         plain_beside_secure = {media.profile in _SECURE_PROFILES for media in session.media} == {True, False}
-        raise _Refused(
+        raise _RefusedError(
             SDPFault.PLAIN_RTP if plain_beside_secure and _any_plain(session) else SDPFault.SECOND_MEDIA
         )
 
@@ -230,13 +232,13 @@ def _any_plain(session: _Session) -> bool:
 def _take_connection(session: _Session, value: str) -> None:
     parts = value.split(" ")
     if len(parts) != 3 or parts[0] != "IN" or parts[1] not in ("IP4", "IP6"):
-        raise _Refused(SDPFault.MALFORMED)
+        raise _RefusedError(SDPFault.MALFORMED)
     try:
         address = ipaddress.ip_address(parts[2])
     except ValueError:
-        raise _Refused(SDPFault.HOST_NAME) from None
+        raise _RefusedError(SDPFault.HOST_NAME) from None
     if address.version != (4 if parts[1] == "IP4" else 6) or address.is_multicast:
-        raise _Refused(SDPFault.MALFORMED)
+        raise _RefusedError(SDPFault.MALFORMED)
     if session.media:
         session.media[-1].address = parts[2]
     else:
@@ -251,10 +253,10 @@ def _take_attribute(session: _Session, value: str) -> None:
         where.directions.append(_DIRECTIONS[lowered])
     elif lowered == "crypto":
         if not isinstance(where, _Media):
-            raise _Refused(SDPFault.MALFORMED)
+            raise _RefusedError(SDPFault.MALFORMED)
         where.crypto.append(rest)
     elif lowered in _ATTRIBUTE_CHECKS and not _ATTRIBUTE_CHECKS[lowered](rest):
-        raise _Refused(SDPFault.MALFORMED)
+        raise _RefusedError(SDPFault.MALFORMED)
 
 
 def _is_rtpmap(value: str) -> bool:
@@ -299,63 +301,63 @@ _LINE_HANDLERS: dict[str, Callable[[_Session, str], None]] = {
 
 def _only_audio(session: _Session) -> _Media:
     if not session.media:
-        raise _Refused(SDPFault.NO_AUDIO)
+        raise _RefusedError(SDPFault.NO_AUDIO)
     media = session.media[0]
     if media.kind != "audio":
-        raise _Refused(SDPFault.SECOND_MEDIA)
+        raise _RefusedError(SDPFault.SECOND_MEDIA)
     if media.profile in _PLAIN_PROFILES:
-        raise _Refused(SDPFault.PLAIN_RTP)
+        raise _RefusedError(SDPFault.PLAIN_RTP)
     if media.profile not in _SECURE_PROFILES:
-        raise _Refused(SDPFault.UNKNOWN_PROFILE)
+        raise _RefusedError(SDPFault.UNKNOWN_PROFILE)
     if media.port == 0:
-        raise _Refused(SDPFault.NO_AUDIO)
+        raise _RefusedError(SDPFault.NO_AUDIO)
     if not all(name.isdigit() and int(name) < 128 for name in media.formats):
-        raise _Refused(SDPFault.MALFORMED)
+        raise _RefusedError(SDPFault.MALFORMED)
     return media
 
 
 def _require_address(session: _Session, media: _Media) -> None:
     if media.address is None and session.address is None:
-        raise _Refused(SDPFault.MALFORMED)
+        raise _RefusedError(SDPFault.MALFORMED)
 
 
 def _direction(session: _Session, media: _Media) -> Direction:
     directions = media.directions or session.directions or [Direction.SENDRECV]
     if len(set(directions)) > 1:
-        raise _Refused(SDPFault.MALFORMED)
+        raise _RefusedError(SDPFault.MALFORMED)
     return directions[0]
 
 
 def _judge_crypto(media: _Media, role: SDPRole, allowed: Collection[SRTPSuite]) -> tuple[SRTPSuite, ...]:
     if not media.crypto:
-        raise _Refused(SDPFault.NO_CRYPTO)
+        raise _RefusedError(SDPFault.NO_CRYPTO)
     if len(media.crypto) > MAX_CRYPTO_LINES:
-        raise _Refused(SDPFault.TOO_LARGE)
+        raise _RefusedError(SDPFault.TOO_LARGE)
     if role is SDPRole.ANSWER and len(media.crypto) > 1:
-        raise _Refused(SDPFault.MANY_ANSWERS)
+        raise _RefusedError(SDPFault.MANY_ANSWERS)
     seen_tags: set[int] = set()
     suites: list[SRTPSuite] = []
     for line in media.crypto:
         tag, suite = _judge_crypto_line(line)
         if tag in seen_tags:
-            raise _Refused(SDPFault.MALFORMED)
+            raise _RefusedError(SDPFault.MALFORMED)
         seen_tags.add(tag)
         if suite is not None and suite in allowed:
             suites.append(suite)
     if not suites:
-        raise _Refused(SDPFault.NO_ALLOWED_SUITE)
+        raise _RefusedError(SDPFault.NO_ALLOWED_SUITE)
     return tuple(suites)
 
 
 def _judge_crypto_line(line: str) -> tuple[int, SRTPSuite | None]:
     matched = _CRYPTO.fullmatch(line.strip())
     if matched is None:
-        raise _Refused(SDPFault.MALFORMED)
+        raise _RefusedError(SDPFault.MALFORMED)
     tag, name, key_parameters, session_parameters = matched.groups()
     if "NULL" in name.upper():
-        raise _Refused(SDPFault.NULL_SUITE)
+        raise _RefusedError(SDPFault.NULL_SUITE)
     if session_parameters.strip():
-        raise _Refused(SDPFault.WEAKENED)
+        raise _RefusedError(SDPFault.WEAKENED)
     suite = _SUITES.get(name)
     _judge_key(key_parameters, suite)
     return int(tag), suite
@@ -363,20 +365,20 @@ def _judge_crypto_line(line: str) -> tuple[int, SRTPSuite | None]:
 
 def _judge_key(key_parameters: str, suite: SRTPSuite | None) -> None:
     if ";" in key_parameters:
-        raise _Refused(SDPFault.MKI)
+        raise _RefusedError(SDPFault.MKI)
     matched = _INLINE.fullmatch(key_parameters)
     if matched is None:
-        raise _Refused(SDPFault.BAD_KEY)
+        raise _RefusedError(SDPFault.BAD_KEY)
     extras = matched[2].split("|")[1:]
     if any(":" in extra for extra in extras):
-        raise _Refused(SDPFault.MKI)
+        raise _RefusedError(SDPFault.MKI)
     if len(extras) > 1 or not all(_LIFETIME.fullmatch(extra) for extra in extras):
-        raise _Refused(SDPFault.BAD_KEY)
+        raise _RefusedError(SDPFault.BAD_KEY)
     if suite is None:
         return
     try:
         key_salt = base64.b64decode(matched[1] + "=" * (-len(matched[1]) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise _Refused(SDPFault.BAD_KEY) from None
+        raise _RefusedError(SDPFault.BAD_KEY) from None
     if len(key_salt) != KEY_SALT_BYTES[suite]:
-        raise _Refused(SDPFault.BAD_KEY)
+        raise _RefusedError(SDPFault.BAD_KEY)

@@ -1,6 +1,6 @@
 """The whole life of a call as one table: state x event -> action. Every cell is there; what is ignored says so.
 
-This file holds no logic. `python -m b2bua.call.state` prints the table as Markdown (docs/architecture.md).
+This file holds no logic; `markdown` prints it for docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -85,7 +85,3 @@ def markdown() -> str:
             f"| {event.__name__} | " + " | ".join("" if cell == "ignore" else cell for cell in cells) + " |"
         )
     return "\n".join(rows) + "\n"
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

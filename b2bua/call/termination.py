@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 
 class Result(enum.Enum):
+    """How a call ended, seen from the caller."""
+
     COMPLETED = "completed"
     CANCELLED = "cancelled"
     REJECTED = "rejected"

@@ -53,7 +53,7 @@ class PeerGate:
             outcome = refused.reason.value
             self._handler.peer_event(PeerEvent(incoming=incoming, outcome=outcome, trunk=None, source=source))
             return 0
-        except _ConnectionRefused as refused:
+        except _ConnectionRefusedError as refused:
             event = PeerEvent(incoming=incoming, outcome=refused.reason, trunk=None, source=source)
             self._handler.peer_event(event)
             return 0
@@ -80,9 +80,9 @@ class PeerGate:
         chain_pem: Sequence[str],
     ) -> tuple[VerifiedPeer, int]:
         if protocol != TLS_1_3:
-            raise _ConnectionRefused("protocol_version")
+            raise _ConnectionRefusedError("protocol_version")
         if verify_status != 0:
-            raise _ConnectionRefused("library_verification")
+            raise _ConnectionRefusedError("library_verification")
         if not incoming:
             peer = self._verifier.verify_server(chain_pem, remote_name)
             return peer, self._find(
@@ -93,7 +93,7 @@ class PeerGate:
         token = self._find(peer, self._trunks)
         address = ipaddress.ip_address(source)
         if not any(address in network for network in self._trunks[token - 1].sources):
-            raise _ConnectionRefused("source_not_allowed")
+            raise _ConnectionRefusedError("source_not_allowed")
         return peer, token
 
     def _find(self, peer: VerifiedPeer, candidates: Iterable[TrunkSettings]) -> int:
@@ -101,7 +101,7 @@ class PeerGate:
         for trunk in candidates:
             if not hosts.isdisjoint(trunk.identities):
                 return self._trunks.index(trunk) + 1
-        raise _ConnectionRefused("unknown_identity")
+        raise _ConnectionRefusedError("unknown_identity")
 
     def _disconnected(self, hnd: int, token: int, incoming: bool, remote: str, pj_status: int) -> None:
         del hnd
@@ -117,13 +117,13 @@ class PeerGate:
         )
 
 
-class _ConnectionRefused(Exception):
+class _ConnectionRefusedError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
 def _host_of(remote: str) -> str:
-    """ "127.0.0.1:5061" -> "127.0.0.1", "[::1]:5061" -> "::1"."""
+    """The host of "127.0.0.1:5061" or "[::1]:5061", without brackets."""
     host, _, _ = remote.rpartition(":")
     return host.strip("[]") or remote
