@@ -77,6 +77,7 @@ class Recipe:
             *(f"{path.name} {sha256_file(path)}" for path in self.patches),
             sha256_file(self.folder / "config_site.h"),
             *(sha256_file(here / name) for name in _RECIPE_MODULES),
+            "mended" if self.mended else "bare",
             *toolchain(),
         )
 

@@ -37,7 +37,16 @@ class SigningKey:
         return self._gpg("--clearsign", stdin=text.encode())
 
     def _gpg(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        command = ["gpg", "--homedir", str(self._home), "--batch", "--quiet", "--pinentry-mode", "loopback", *arguments]
+        command = [
+            "gpg",
+            "--homedir",
+            str(self._home),
+            "--batch",
+            "--quiet",
+            "--pinentry-mode",
+            "loopback",
+            *arguments,
+        ]
         return subprocess.run(command, input=stdin, capture_output=True, check=True).stdout
 
 
@@ -54,7 +63,7 @@ class Archive:
         """Publish one source package version with one tarball; returns the tarball's SHA-256."""
         pool = self.root / "pool" / suite
         pool.mkdir(parents=True, exist_ok=True)
-        dsc = f"{package}_{version.split(':')[-1]}.dsc"
+        dsc = f"{package}_{version.rsplit(':', maxsplit=1)[-1]}.dsc"
         (pool / file).write_bytes(data)
         (pool / dsc).write_bytes(b"Format: 3.0 (quilt)\n")
         entries = [(name, (pool / name).read_bytes()) for name in (dsc, file)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from buildkit.apt_sources import Mirror
 from buildkit.digest import sha256_tree
 from buildkit.errors import BuildError, LockMismatchError
@@ -68,7 +69,13 @@ def mirrors(archive: Archive) -> tuple[Mirror, ...]:
 
 
 def publish(
-    archive: Archive, data: bytes, *, suite: str = "sid", version: str = "1.0-1", file: str = FILE, signed: bool = True
+    archive: Archive,
+    data: bytes,
+    *,
+    suite: str = "sid",
+    version: str = "1.0-1",
+    file: str = FILE,
+    signed: bool = True,
 ) -> str:
     return archive.add_source(
         suite=suite, package="engine", version=version, file=file, data=data, signed=signed
@@ -84,7 +91,13 @@ def test_the_locked_file_is_fetched(tmp_path: Path, archive: Archive, folder: Pa
 def test_the_next_suite_is_searched_when_the_first_lacks_it(
     tmp_path: Path, archive: Archive, folder: Path
 ) -> None:
-    publish(archive, tarball({"other": b"x"}, top="x"), suite="sid", version="2.0-1", file="engine_2.0.orig-Xpart.tar.xz")
+    publish(
+        archive,
+        tarball({"other": b"x"}, top="x"),
+        suite="sid",
+        version="2.0-1",
+        file="engine_2.0.orig-Xpart.tar.xz",
+    )
     digest = publish(archive, tarball(FILES, top="engine-1.0"), suite="forky")
     path = fetch(lock(tmp_path, sha256=digest, suites=("absent", "sid", "forky")), folder, mirrors(archive))
     assert path.name == FILE
@@ -123,7 +136,7 @@ def test_a_newer_version_with_other_content_is_refused(
 
 def test_an_unsigned_archive_is_refused(tmp_path: Path, archive: Archive, folder: Path) -> None:
     digest = publish(archive, tarball(FILES, top="engine-1.0"), signed=False)
-    with pytest.raises(LockMismatchError, match="does not know the key|not signed|could not be fetched"):
+    with pytest.raises(LockMismatchError, match="does not know the key"):
         fetch(lock(tmp_path, sha256=digest), folder, mirrors(archive))
     assert not list(folder.iterdir())
 
@@ -165,7 +178,9 @@ def test_a_cached_file_with_the_locked_content_is_used(tmp_path: Path, folder: P
     assert find_cached(lock(tmp_path, sha256="0" * 64), folder) == folder / FILE
 
 
-@pytest.mark.parametrize("data", [tarball({"configure": b"?"}, top="e"), b"no archive at all"], ids=["other", "garbage"])
+@pytest.mark.parametrize(
+    "data", [tarball({"configure": b"?"}, top="e"), b"no archive at all"], ids=["other", "garbage"]
+)
 def test_a_cached_file_with_neither_is_passed_over(tmp_path: Path, folder: Path, data: bytes) -> None:
     (folder / FILE).write_bytes(data)
     assert find_cached(lock(tmp_path, sha256="0" * 64), folder) is None
