@@ -213,7 +213,7 @@ static bool drain_registry(tap_output *output)
         registry_next = 0;
     for (size_t i = 0, start = registry_next; fits && i < registry_count && !output->failed; i++) {
         size_t index = (start + i) % registry_count;
-        tap_line_drain(registry[index], output);
+        tap_line_drain(registry[index], tap_now_ns(), output);
         if (output->size - output->used < registry[index]->samples * sizeof(int16_t) * 2) {
             registry_next = index;
             break;

@@ -82,7 +82,8 @@ void tap_ring_consume(tap_ring *ring);
 uint32_t tap_ring_waiting(tap_ring *ring);
 int64_t tap_now_ns(void);
 
-/* Everything that waits in the tap's rings, as far as the buffer has room. */
-void tap_line_drain(tap *tap, tap_output *output);
+/* Everything that waits in the rings, as far as the buffer has room. `now_ns` is
+ * the wall clock read before the rings are: what is older has been published. */
+void tap_line_drain(tap *tap, int64_t now_ns, tap_output *output);
 
 #endif

@@ -217,11 +217,10 @@ static void report_lost(tap *tap, tap_output *output, size_t first_span)
     output->spans[output->span_count - 1].overruns = (uint32_t)most;
 }
 
-void tap_line_drain(tap *tap, tap_output *output)
+void tap_line_drain(tap *tap, int64_t now_ns, tap_output *output)
 {
     tap_line *line = &tap->line;
     size_t first_span = output->span_count;
-    int64_t now_ns = tap_now_ns(); /* before the rings are read: what is older has been published */
     tap_slot *pair[2];
 
     while (write_gap(tap, output, first_span) && next_pair(tap, pair)) {
