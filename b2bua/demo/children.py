@@ -1,4 +1,4 @@
-"""The demonstration's child processes: the server, the two endpoints, and single commands. Each is ended by its own pid."""
+"""The demonstration's child processes: the server, the two endpoints, and single commands."""
 
 from __future__ import annotations
 
@@ -152,7 +152,10 @@ async def command(*words: str, accept: Sequence[int] = (0,)) -> dict[str, Any]:
     """
     name = " ".join(("b2bua", *words[:2]))
     process = await asyncio.create_subprocess_exec(
-        *_b2bua(*words), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *_b2bua(*words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         output, errors = await asyncio.wait_for(process.communicate(), _COMMAND_S)
@@ -161,7 +164,9 @@ async def command(*words: str, accept: Sequence[int] = (0,)) -> dict[str, Any]:
         await process.wait()
         raise DemoProcessError(f"`{name}` did not end within {_COMMAND_S} s") from error
     if process.returncode not in accept:
-        raise DemoProcessError(f"`{name}` ended with {process.returncode}: {errors.decode(errors='replace').strip()}")
+        raise DemoProcessError(
+            f"`{name}` ended with {process.returncode}: {errors.decode(errors='replace').strip()}"
+        )
     try:
         content = json.loads(output)
     except ValueError as error:

@@ -95,7 +95,9 @@ def read_deployment(directory: Path) -> Deployment:
 def _with_layout(directory: Path, text: str, layout: str) -> Path:
     changed, count = _LAYOUT_LINE.subn(rf'\1"{layout}"', text)
     if count != 1:
-        raise DemoError(f"{directory / CONFIGURATION_NAME} has {count} layout lines; move it away and start again")
+        raise DemoError(
+            f"{directory / CONFIGURATION_NAME} has {count} layout lines; move it away and start again"
+        )
     if changed == text:
         return directory / CONFIGURATION_NAME
     path = directory / (SPLIT_NAME if layout == "split" else "b2bua-mixed.toml")
@@ -112,4 +114,6 @@ def _server_name(content: dict[str, Any]) -> str:
 
 
 def _material(folder: Path, name: str, authority: Path) -> Material:
-    return Material(certificate=folder / f"{name}.pem", private_key=folder / f"{name}.key", authority=authority)
+    return Material(
+        certificate=folder / f"{name}.pem", private_key=folder / f"{name}.key", authority=authority
+    )

@@ -1,7 +1,7 @@
 """One end of the demonstration call, as a process of its own: `python -m b2bua.demo.process`.
 
-It reads its task as one JSON line on standard input (so that no number shows in a process list), then one command a line:
-`hang_up` or `leave`. It writes reports (see `frames`) on standard output. The end of standard input means `leave`.
+It reads its task as one JSON line on standard input, so that no number shows in a process list. A second line,
+`hang_up`, ends the call; so does the end of standard input. It writes reports (see `frames`) on standard output.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from b2bua.demo.call import Call
 from b2bua.demo.endpoint import Endpoint, EndpointSettings
 from b2bua.demo.errors import DemoError
 from b2bua.demo.frames import Report, write_report
-from b2bua.demo.incoming import Answering
 from b2bua.demo.outgoing import Invitation
 from b2bua.demo.pump import MediaPump
 from b2bua.demo.sdp import AEAD_SUITES, SRTPSuite
@@ -63,7 +62,9 @@ class Task:
             content = json.loads(text)
             return cls(**{**content, "suites": tuple(content.get("suites", cls.default_suites()))})
         except (ValueError, TypeError, AttributeError) as error:
-            raise DemoError(f"the task is not a JSON object of {', '.join(f.name for f in fields(cls))}") from error
+            raise DemoError(
+                f"the task is not a JSON object of {', '.join(f.name for f in fields(cls))}"
+            ) from error
 
     @staticmethod
     def default_suites() -> tuple[str, ...]:
@@ -195,7 +196,9 @@ async def _main(output: BinaryIO) -> None:
     try:
         await work(task, commands, output)
     except DemoError as error:
-        write_report(output, Report(event="failed", facts={"error": str(error), "exit_code": error.exit_code}))
+        write_report(
+            output, Report(event="failed", facts={"error": str(error), "exit_code": error.exit_code})
+        )
         raise
 
 

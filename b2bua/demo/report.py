@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from b2bua.demo.score import Score, SplitScore
 
-_TLS: str = "TLSv1.3"
-_TLS_CIPHERS = ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256")
-_SUITES = ("AEAD_AES_256_GCM", "AEAD_AES_128_GCM")
+_TLS: Final = "TLSv1.3"
+_TLS_CIPHERS: Final = ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256")
+_SUITES: Final = ("AEAD_AES_256_GCM", "AEAD_AES_128_GCM")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,18 +103,22 @@ class DemoReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report as one JSON object."""
-        return {"passed": self.passed, "faults": list(self.faults), "calls": [call.as_json() for call in self.calls]}
+        return {
+            "passed": self.passed,
+            "faults": list(self.faults),
+            "calls": [call.as_json() for call in self.calls],
+        }
 
 
 def print_table(report: DemoReport, console: Console) -> None:
     """The short table: one column a call, one row a fact."""
-    table = Table("", *(call.layout for call in report.calls), box=None, pad_edge=False, show_edge=False)
+    table = Table("", *(call.layout for call in report.calls), box=None, pad_edge=False)
     columns = [_facts(call) for call in report.calls]
     for name in columns[0] if columns else ():
-        table.add_row(name, *(column[name] for column in columns))
+        table.add_row(name, *(Text(column[name], overflow="fold") for column in columns))
     console.print(table)
     for fault in report.faults:
-        console.print(f"[bold red]not as promised:[/] {fault}")
+        console.print(Text(f"not as promised: {fault}", style="bold red"))
 
 
 def _facts(call: CallReport) -> dict[str, str]:

@@ -18,6 +18,8 @@ WINDOW_S: Final = 2.0
 _HOP_S: Final = 0.5
 _SEARCH_S: Final = 0.25
 """How far from the whole programme's offset a window's own may be looked for; enough to see a shift fail."""
+_SILENT_PEAK: Final = 64
+"""About -54 dBFS: comfort noise and the codec's smallest steps stay below it."""
 _Signal: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -114,7 +116,8 @@ def quietest_window(pcm: PCM16) -> float:
 
 def _score(heard: _Signal, said: _Signal, limits: Limits) -> Score:
     offset = _best_offset(heard, said)
-    start, end = max(offset, 0), min(len(heard), offset + len(said))
+    first, last = _spoken_span(said)
+    start, end = max(offset + first, 0), min(len(heard), offset + last)
     width, hop, search = (round(seconds * RATE_HZ) for seconds in (WINDOW_S, _HOP_S, _SEARCH_S))
     correlations, delays = [], []
     for begin in range(start, end - width + 1, hop):
@@ -160,6 +163,12 @@ def _match(window: _Signal, said: _Signal, at: int, search: int) -> tuple[float,
     scores = np.divide(products, norms, out=np.zeros_like(products), where=norms > 1.0)
     best = int(np.argmax(scores))
     return float(scores[best]), low + best - at
+
+
+def _spoken_span(said: _Signal) -> tuple[int, int]:
+    """Where speech begins and ends; the silence around it has nothing to correlate."""
+    loud = np.flatnonzero(np.abs(said) > _SILENT_PEAK)
+    return (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (0, 0)
 
 
 def _best_offset(heard: _Signal, said: _Signal) -> int:

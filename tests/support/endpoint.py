@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import wave
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 from b2bua.demo.endpoint import Endpoint, EndpointSettings
 from b2bua.demo.g711 import PCM16, RATE_HZ
 from b2bua.demo.pump import MediaPump
+from b2bua.demo.speech import Side
 from b2bua.demo.tls_context import client_context, server_context
 from support.certificates import Issuer
 from tls.settings import TLSMaterialSettings
@@ -71,6 +73,24 @@ def rig(directory: Path) -> Iterator[Rig]:
     """A rig that ends its pump at the end."""
     with MediaPump() as pump:
         yield Rig(issuer=Issuer(directory), pump=pump)
+
+
+def write_wav(path: Path, pcm: PCM16, *, rate_hz: int = RATE_HZ, channels: int = 1) -> None:
+    """A 16 bit WAV file, its folder made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as target:
+        target.setparams((channels, 2, rate_hz, 0, "NONE", ""))
+        target.writeframes(pcm.tobytes())
+
+
+def prompts(folder: Path) -> Path:
+    """A folder like that of the recorded prompts: 5 s each, one in four with a pause of 3 s, levels tenfold apart."""
+    for seed, name in enumerate(name for side in Side for name in side.value):
+        prompt = (babble(5, seed=seed) * (0.05 + 0.25 * (seed % 4))).astype(np.int16)
+        if seed % 4 == 1:
+            prompt[4000:28000] = 0
+        write_wav(folder / "sounds" / f"{name}.wav", prompt)
+    return folder
 
 
 def babble(seconds: float, *, seed: int) -> PCM16:

@@ -68,6 +68,15 @@ def test_somebody_else_silence_nothing_and_reversed_speech_fail(heard: PCM16) ->
     assert not score_heard(heard, ONE).passed
 
 
+def test_silence_around_the_programme_is_not_judged() -> None:
+    said = np.concatenate((silence(3), ONE, silence(4)))
+    score = score_heard(through_the_line(said), said)
+    assert score.faults == ()
+    assert score.covered_s == pytest.approx(12, abs=0.05)
+    mixed = saturating_sum(through_the_line(said), np.concatenate((silence(4), TWO, silence(3.3))))
+    assert score_mixed(mixed, TWO, ONE).faults == ()
+
+
 def test_two_silent_seconds_in_the_middle_fail() -> None:
     heard = through_the_line(ONE).copy()
     heard[40000:56000] = 0

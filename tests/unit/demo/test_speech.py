@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from b2bua.demo.errors import SpeechError
-from b2bua.demo.g711 import PCM16
 from b2bua.demo.score import quietest_window, score_heard
 from b2bua.demo.speech import Side, programme
-from support.endpoint import babble
-
-
-def write(path: Path, pcm: PCM16, *, rate_hz: int = 8000, channels: int = 1) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as target:
-        target.setparams((channels, 2, rate_hz, 0, "NONE", ""))
-        target.writeframes(pcm.tobytes())
+from support.endpoint import babble, prompts, write_wav
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four prompts of 5 s for each side, one in four with a pause of 3 s, at levels that differ twentyfold."""
-    names = [name for side in Side for name in side.value]
-    for seed, name in enumerate(names):
-        prompt = (babble(5, seed=seed) * (0.05 + 0.25 * (seed % 4))).astype(np.int16)
-        if seed % 4 == 1:
-            prompt[4000:28000] = 0
-        write(tmp_path / "sounds" / f"{name}.wav", prompt)
-    return tmp_path
+    return prompts(tmp_path)
 
 
 def test_a_programme_has_its_length_level_and_no_silence(folder: Path) -> None:
@@ -61,14 +45,14 @@ def test_too_little_speech_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"rate_hz": 16000}, {"channels": 2}])
 def test_another_form_of_wav_is_refused(folder: Path, change: dict[str, int]) -> None:
-    write(folder / "sounds" / f"{Side.CALLER.value[0]}.wav", babble(4, seed=1), **change)
+    write_wav(folder / "sounds" / f"{Side.CALLER.value[0]}.wav", babble(4, seed=1), **change)
     with pytest.raises(SpeechError, match="not 8000, 16, 1"):
         programme(folder, Side.CALLER)
 
 
 def test_a_silent_prompt_and_a_broken_file_are_refused(folder: Path) -> None:
     first = folder / "sounds" / f"{Side.CALLER.value[0]}.wav"
-    write(first, np.zeros(32000, dtype=np.int16))
+    write_wav(first, np.zeros(32000, dtype=np.int16))
     with pytest.raises(SpeechError, match="silent"):
         programme(folder, Side.CALLER)
     first.write_bytes(b"RIFFnonsense")
