@@ -24,6 +24,7 @@ from recording.errors import RecordingError
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5.0
 _FILE_MODE: Final = 0o600
+_DIRECTORY_MODE: Final = 0o700
 _HOUR: Final = "%Y-%m-%dT%H:00:00Z"
 
 _METADATA: Final = sa.MetaData()
@@ -117,7 +118,11 @@ class RecordingIndex:
         statement = insert(_RECORDINGS)
         statement = statement.on_conflict_do_update(
             index_elements=[_RECORDINGS.c.file_id],
-            set_={column.name: statement.excluded[column.name] for column in _RECORDINGS.c if not column.primary_key},
+            set_={
+                column.name: statement.excluded[column.name]
+                for column in _RECORDINGS.c
+                if not column.primary_key
+            },
         )
         with self._transaction() as connection:
             connection.execute(statement, [_row(entry) for entry in entries])
@@ -138,7 +143,9 @@ class RecordingIndex:
     ) -> list[IndexEntry]:
         """Entries that match all that is given, newest hour first, the segments of a recording in order."""
         columns = _RECORDINGS.c
-        query = sa.select(_RECORDINGS).order_by(columns.started_hour.desc(), columns.recording, columns.segment)
+        query = sa.select(_RECORDINGS).order_by(
+            columns.started_hour.desc(), columns.recording, columns.segment
+        )
         if state is not None:
             query = query.where(columns.state == state.value)
         if call_uid is not None:
@@ -169,7 +176,8 @@ class RecordingIndex:
                 versions = [SCHEMA_VERSION]
         if versions != [SCHEMA_VERSION]:
             raise IndexUnavailableError(
-                f"{self._path} is an index of schema version {versions}, this program knows {SCHEMA_VERSION}; move it away"
+                f"{self._path} is an index of schema version {versions}, this program knows "
+                f"{SCHEMA_VERSION}; move it away"
             )
 
     @contextlib.contextmanager
@@ -185,6 +193,7 @@ def utc_hour(at: datetime) -> datetime:
 
 def _create_private(path: Path) -> None:
     """SQLite gives its -wal and -shm files the mode of the database file."""
+    path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
 
@@ -192,7 +201,9 @@ def _create_private(path: Path) -> None:
 def _configure(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last entries; recovery writes them again
+    cursor.execute(
+        "PRAGMA synchronous=NORMAL"
+    )  # a power cut may cost the last entries; recovery writes them again
     cursor.execute("PRAGMA secure_delete=ON")
     cursor.close()
 
@@ -242,6 +253,8 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         reason = getattr(error, "orig", None) or type(error).__name__
-        raise IndexUnavailableError(f"{path}: {reason}; it is a catalogue only, no recording depends on it") from error
+        raise IndexUnavailableError(
+            f"{path}: {reason}; it is a catalogue only, no recording depends on it"
+        ) from error
     except OSError as error:
         raise IndexUnavailableError(f"{path}: {error.strerror}; check the directory and its owner") from error

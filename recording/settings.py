@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 class Layout(enum.Enum):
-    """`mixed`: one channel, the saturating sum of both legs. `split`: two channels, caller first, on one sample clock."""
+    """`mixed`.
+
+    One channel, the saturating sum of both legs. `split`: two channels, caller first, on one sample clock.
+    """
 
     MIXED = "mixed"
     SPLIT = "split"
@@ -28,7 +31,9 @@ class LocalKeySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AWSKMSKeySettings:
-    """GenerateDataKey under the key whose ARN is `key_id`, with an encryption context. `endpoint_url` must be https; credentials come from boto3's chain.
+    """GenerateDataKey under the key whose ARN is `key_id`, with an encryption context.
+
+    `endpoint_url` must be https; credentials come from boto3's chain.
 
     `ca_path` names the trust anchors for the endpoint, None: the platform's.
     """
@@ -56,9 +61,9 @@ class PoolSettings:
 class RecordingSettings:
     """Where recordings go and how much of one a crash may cost.
 
-    `spool_directory` takes ciphertext while the call runs; `directory` is the local sink; `index_path` an SQLite file.
-    `record_ms`: a record closes after that much audio; `drain_interval_ms`: how often the pump empties the rings;
-    `fsync_interval_ms`: group commit. `min_free_bytes`: below it no required call is admitted.
+    `spool_directory` takes ciphertext while the call runs; `directory` is the local sink; `index_path` an SQLite
+    file. `record_ms`: a record closes after that much audio; `drain_interval_ms`: how often the pump empties the
+    rings; `fsync_interval_ms`: group commit. `min_free_bytes`: below it no required call is admitted.
     """
 
     directory: Path

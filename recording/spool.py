@@ -1,17 +1,18 @@
 """The spool: sealed records on local disk while the call runs, then handed to the sink.
 
-Any thread may hand records in; only the thread named `spool` writes, syncs and updates the index. What waits for it is
-bounded in bytes: a disk that does not keep up makes `append` raise, it never makes the pump wait.
+Any thread may hand records in; only the thread named `spool` writes, syncs and updates the index. What waits for it
+is bounded in bytes: a disk that does not keep up makes `append` raise, it never makes the pump wait.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -24,13 +25,16 @@ from recording.spool_state import (
     SpoolFullError,
     SpoolState,
     make_spool_directory,
-    state_path,
+    remove_spooled,
+    segment_path,
     sync_directory,
 )
-from recording.uploader import Stored, UploadJob, Uploader
+from recording.uploader import Stored, Uploader, UploadJob
 
 RETRY_INTERVAL_S: Final = 0.05
-INDEX_BACKLOG: Final = 100_000  # entries kept while the index cannot be written; recovery rebuilds what is lost beyond
+INDEX_BACKLOG: Final = (
+    100_000  # entries kept while the index cannot be written; recovery rebuilds what is lost beyond
+)
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
 
@@ -96,10 +100,13 @@ class Spool:
         self._queued_bytes = 0
         self._is_running = False
         self._is_stopping = False
-        self._is_flush_asked = False
+        self._flush_asked = 0
+        self._flush_done = 0
         self._thread: threading.Thread | None = None
         # Of the spool thread alone from here on; `_free_bytes` and `_index_problem` are read elsewhere.
         self._segments: dict[bytes, SpooledSegment] = {}
+        self._failing: dict[bytes, SpooledSegment] = {}
+        self._stored: list[SpoolState] = []
         self._uploading: dict[bytes, tuple[SpoolState, IndexEntry]] = {}
         self._entries: deque[IndexEntry] = deque(maxlen=INDEX_BACKLOG)
         self._is_directory_dirty = False
@@ -114,7 +121,10 @@ class Spool:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Write and sync all that waits, give up segments that were not finished, end the thread. Whether it ended in time."""
+        """Write and sync all that waits, give up segments that were not finished, end the thread.
+
+        Whether it ended in time.
+        """
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
@@ -138,7 +148,11 @@ class Spool:
         Raises SpoolFullError and SpoolError as `append`.
         """
         segment = SpooledSegment(
-            directory=self._directory, state=state, record_len=record_len, on_failure=on_failure, disk=self._disk
+            directory=self._directory,
+            state=state,
+            record_len=record_len,
+            on_failure=on_failure,
+            disk=self._disk,
         )
         self._post(_Create(segment, head, time.monotonic_ns()), len(head))
         return segment
@@ -167,9 +181,10 @@ class Spool:
     def flush(self, timeout_s: float) -> bool:
         """Ask for a commit now and wait until no segment is under way. False when the time is over first."""
         with self._changed:
-            self._is_flush_asked = True
+            self._flush_asked += 1
+            asked = self._flush_asked
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: not self._is_running or self._is_idle(), timeout_s)
+            return self._changed.wait_for(lambda: not self._is_running or self._is_flushed(asked), timeout_s)
 
     def stored(self, result: Stored) -> None:
         """The uploader's report. Uploader thread."""
@@ -208,53 +223,48 @@ class Spool:
             self._messages.append(message)
             self._changed.notify()
 
-    def _is_idle(self) -> bool:
-        return not self._messages and not self._segments
+    def _is_flushed(self, asked: int) -> bool:
+        return self._flush_done >= asked and not self._messages and not self._segments
 
     # ---- spool thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             due_ns = time.monotonic_ns() + self._interval_ns
-            while True:
-                stopping = self._wait(due_ns)
+            is_stopping = False
+            while not is_stopping:
+                is_stopping, asked = self._wait(due_ns)
                 self._take_messages()
-                now_ns = time.monotonic_ns()
-                if now_ns >= due_ns or stopping or self._is_flush_asked:
-                    self._commit()
+                if is_stopping or asked > self._flush_done or time.monotonic_ns() >= due_ns:
+                    self._commit(asked)
                     due_ns = time.monotonic_ns() + self._interval_ns
-                if stopping and not self._messages:
-                    break
             self._close_all()
         finally:
             with self._changed:
                 self._is_running = False
                 self._changed.notify_all()
 
-    def _wait(self, due_ns: int) -> bool:
-        """Until there is something to do; whether the spool is being stopped."""
-        failing = any(segment.is_failing for segment in self._segments.values())
+    def _wait(self, due_ns: int) -> tuple[bool, int]:
+        """Until there is something to do. Whether the spool is being stopped; how many flushes were asked for."""
         with self._changed:
-            if not self._messages and not self._is_stopping and not self._is_flush_asked:
+            if not self._messages and not self._is_stopping and self._flush_asked == self._flush_done:
                 pause_s = max(0, due_ns - time.monotonic_ns()) / _NS_PER_S
-                self._changed.wait(min(pause_s, RETRY_INTERVAL_S) if failing else pause_s)
-            return self._is_stopping
+                self._changed.wait(min(pause_s, RETRY_INTERVAL_S) if self._failing else pause_s)
+            return self._is_stopping, self._flush_asked
 
     def _take_messages(self) -> None:
         """Handle what waits, then write; called between syncs too, so that a slow disk does not hold up writing."""
         with self._changed:
             messages, self._messages = self._messages, deque()
         now_ns = time.monotonic_ns()
-        touched: dict[bytes, SpooledSegment] = {}
+        touched = dict(self._failing)
         for message in messages:
+            self._lag_ns = max(self._lag_ns, now_ns - message.at_ns)
             segment = self._handle(message)
             if segment is not None:
                 touched[segment.file_id] = segment
-        if messages:
-            oldest_ns = min(message.at_ns for message in messages)
-            self._lag_ns = max(self._lag_ns, now_ns - oldest_ns)
-        for segment in list(self._segments.values()):
-            if segment.file_id in touched or segment.is_failing:
+        for segment in touched.values():
+            if not segment.is_given_up:
                 self._write(segment, now_ns)
 
     def _handle(self, message: _Message) -> SpooledSegment | None:
@@ -299,8 +309,12 @@ class Spool:
             self._release(segment.write(now_ns))
         except OSError as error:
             self._give_up(segment, spool_error(segment.path, error))
+        if segment.is_failing and not segment.is_given_up:
+            self._failing[segment.file_id] = segment
+        else:
+            self._failing.pop(segment.file_id, None)
 
-    def _commit(self) -> None:
+    def _commit(self, asked: int) -> None:
         """The group commit: sync every file that was written to, then end those that are finished."""
         if self._is_directory_dirty:
             self._sync_directory()
@@ -314,12 +328,18 @@ class Spool:
             for segment in marked:
                 self._hand_over(segment, IndexState.COMPLETE)
         self._write_index()
-        self._free_bytes = _free_bytes(self._directory)
+        self._look_at_space()
         self._observer.spool_lag(seconds=self._lag_ns / _NS_PER_S, queued_bytes=self._queued_bytes)
         self._lag_ns = 0
         with self._changed:
-            self._is_flush_asked = False
+            self._flush_done = asked
             self._changed.notify_all()
+
+    def _look_at_space(self) -> None:
+        try:
+            self._free_bytes = _free_bytes(self._directory)
+        except SpoolError:
+            self._free_bytes = 0  # a file system that does not answer takes no new call
 
     def _is_ended(self, segment: SpooledSegment) -> bool:
         return segment.final_records is not None and segment.is_drained and not segment.is_dirty
@@ -357,7 +377,8 @@ class Spool:
             self._hand_over(segment, IndexState.INCOMPLETE)
             return
         self._segments.pop(segment.file_id, None)
-        self._remove(segment.state, segment.path)
+        if segment.is_ours:
+            self._remove(segment.state)
         self._entries.append(segment.state.entry(IndexState.FAILED))
 
     def _hand_over(self, segment: SpooledSegment, state: IndexState) -> None:
@@ -372,38 +393,36 @@ class Spool:
             state=state.value,
             size_bytes=segment.size_bytes,
         )
-        self.adopt(segment.state, entry, segment.path)
+        self.adopt(segment.state, entry)
 
-    def adopt(self, state: SpoolState, entry: IndexEntry, path: Path) -> None:
+    def adopt(self, state: SpoolState, entry: IndexEntry) -> None:
         """Have a finished file uploaded. The spool thread, or before `start` the thread that recovers."""
         self._uploading[state.file_id] = (state, entry)
+        path = segment_path(self._directory, state.file_id)
         self._uploader.submit(UploadJob(path=path, name=state.object_name))
 
     def _settle(self, result: Stored) -> None:
-        """The object is durable: the index says where, and the spool forgets the file."""
-        from dataclasses import replace
-
+        """The object is durable: the next commit says so in the index, and then forgets the file."""
         state, entry = self._uploading.pop(result.file_id)
         self._entries.append(replace(entry, object_key=result.key, size_bytes=result.size_bytes))
-        self._write_index()
+        self._stored.append(state)
 
-    def _remove(self, state: SpoolState, path: Path) -> None:
-        for gone in (path, state_path(self._directory, state.file_id)):
-            try:
-                gone.unlink(missing_ok=True)
-            except OSError:
-                return  # recovery finds it and does it again
+    def _remove(self, state: SpoolState) -> None:
+        with contextlib.suppress(OSError):  # recovery finds what is left and does it again
+            remove_spooled(self._directory, state.file_id)
 
     def _write_index(self) -> None:
-        if not self._entries:
-            return
-        try:
-            self._index.put(tuple(self._entries))
-        except IndexUnavailableError as error:
-            self._index_problem = str(error)
-            return
-        self._entries.clear()
-        self._index_problem = None
+        if self._entries:
+            try:
+                self._index.put(tuple(self._entries))
+            except IndexUnavailableError as error:
+                self._index_problem = str(error)
+                return
+            self._entries.clear()
+            self._index_problem = None
+        for state in self._stored:
+            self._remove(state)
+        self._stored.clear()
 
     def _release(self, size: int) -> None:
         if size:

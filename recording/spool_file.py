@@ -1,7 +1,7 @@
 """One spooled segment on disk: appended to in order, cut back to whole records when a write fails for good.
 
-An index is spent by sealing, not by writing, so a record whose write failed is written again byte for byte at the same
-offset, or the segment is given up with what came before it kept (docs/recording-format.md, Records).
+An index is spent by sealing, not by writing, so a record whose write failed is written again byte for byte at the
+same offset, or the segment is given up with what came before it kept (docs/recording-format.md, Records).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Final
 from recording.errors import RecordingError
 from recording.spool_state import SpoolError, SpoolState, segment_path, write_state
 
-WRITE_RETRY_S: Final = 2.0  # a full disk is given this long to get room; what is sealed meanwhile waits in the queue
+WRITE_RETRY_S: Final = (
+    2.0  # a full disk is given this long to get room; what is sealed meanwhile waits in the queue
+)
 _FILE_MODE: Final = 0o600
 _RETRIED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR})
 _NS_PER_S: Final = 1_000_000_000
@@ -51,6 +53,7 @@ class SpooledSegment:
         self.path = segment_path(directory, state.file_id)
         self.is_dirty = False
         self.is_given_up = False
+        self.is_ours = False  # whether what lies at `path` is of our making: nothing else is ever removed
         self.final_records: int | None = None  # what the writer sealed, FINAL included, once it has finished
         self._directory = directory
         self._record_len = record_len
@@ -88,6 +91,9 @@ class SpooledSegment:
     def create(self, head: bytes) -> None:
         """Make the state file, then the segment, which must not exist; the head waits to be written. Raises OSError."""
         self._head_len = len(head)
+        if self.path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        self.is_ours = True
         write_state(self._directory, self.state)
         self._fd = os.open(
             self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE
@@ -120,7 +126,10 @@ class SpooledSegment:
         return released
 
     def sync(self) -> None:
-        """Make what was written durable. Raises OSError; what is on disk is unknown then, and the segment must be given up."""
+        """Make what was written durable.
+
+        Raises OSError; what is on disk is unknown then, and the segment must be given up.
+        """
         self._disk.fdatasync(self._fd)
         self.is_dirty = False
 
@@ -131,13 +140,15 @@ class SpooledSegment:
         write_state(self._directory, self.state)
 
     def give_up(self, error: RecordingError) -> int:
-        """Keep the whole records that are on disk, drop what waits, close, tell the owner. Returns the bytes dropped."""
+        """Keep the whole records that are on disk, drop what waits, close, tell the owner; the bytes dropped."""
         dropped = sum(map(len, self._waiting))
         self._waiting.clear()
         self.is_given_up = True
         if self._fd >= 0:
             self._written = self._head_len + self.records * self._record_len if self.records else 0
-            with contextlib.suppress(OSError):  # recovery does the same again; the caller is told of the first error
+            with contextlib.suppress(
+                OSError
+            ):  # recovery does the same again; the caller is told of the first error
                 os.ftruncate(self._fd, self._written)
                 self._disk.fdatasync(self._fd)
         self.close()

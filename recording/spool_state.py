@@ -31,12 +31,14 @@ class SpoolError(RecordingError):
     """The spool cannot do what was asked; says which file and what the operating system answered."""
 
     exit_code = 46
+    reason_label = "spool_failed"
 
 
 class SpoolFullError(SpoolError):
     """More sealed bytes wait to be written than `queue_bytes` allows: the disk does not keep up. Nothing was taken."""
 
     exit_code = 47
+    reason_label = "queue_full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,9 @@ class SpoolState:
 
     @property
     def object_name(self) -> ObjectName:
-        return ObjectName(tenant_handle=self.tenant_handle, file_id=self.file_id, started_hour=self.started_hour)
+        return ObjectName(
+            tenant_handle=self.tenant_handle, file_id=self.file_id, started_hour=self.started_hour
+        )
 
     def entry(
         self, state: IndexState, *, records: int = 0, size_bytes: int = 0, object_key: str | None = None
@@ -122,15 +126,20 @@ class SpoolState:
 
 
 def segment_path(directory: Path, file_id: bytes) -> Path:
+    """Where a segment lies while it is spooled."""
     return directory / f"{file_id.hex()}{EXTENSION}"
 
 
 def state_path(directory: Path, file_id: bytes) -> Path:
+    """Where its state file lies."""
     return directory / f"{file_id.hex()}{STATE_EXTENSION}"
 
 
 def write_state(directory: Path, state: SpoolState) -> None:
-    """Replace the state file. Its content is durable on return, its name once the directory is synced. Raises OSError."""
+    """Replace the state file.
+
+    Its content is durable on return, its name once the directory is synced. Raises OSError.
+    """
     path = state_path(directory, state.file_id)
     temporary = path.with_suffix(".json.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
@@ -143,6 +152,12 @@ def write_state(directory: Path, state: SpoolState) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_spooled(directory: Path, file_id: bytes) -> None:
+    """Forget a file: first the segment, for a state file alone is one that recovery understands. Raises OSError."""
+    segment_path(directory, file_id).unlink(missing_ok=True)
+    state_path(directory, file_id).unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> SpoolState:
@@ -175,7 +190,9 @@ def make_spool_directory(directory: Path) -> None:
     except OSError as error:
         raise SpoolError(f"{directory}: {error.strerror}; the spool needs a directory of its own") from error
     if mode & 0o077:
-        raise SpoolError(f"{directory} has mode {mode & 0o7777:04o}, others may enter it; run: chmod 700 {directory}")
+        raise SpoolError(
+            f"{directory} has mode {mode & 0o7777:04o}, others may enter it; run: chmod 700 {directory}"
+        )
 
 
 class OwnerLock:
@@ -200,18 +217,22 @@ class OwnerLock:
         """The lock of `owner`, if no living process holds it; None if one does. Raises SpoolError."""
         path = directory / f"{_owner(owner)}{LOCK_EXTENSION}"
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
-        except OSError as error:
-            raise SpoolError(f"{path}: {error.strerror}; the spool directory must be writable") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while True:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if _is_still(path, fd):
+                        return cls(directory, owner, fd)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                os.close(fd)  # whoever held it removed it between our open and our lock
         except BlockingIOError:
-            os.close(fd)
             return None
         except OSError as error:
-            os.close(fd)
-            raise SpoolError(f"{path}: {error.strerror}; the spool needs a file system with flock") from error
-        return cls(directory, owner, fd)
+            raise SpoolError(
+                f"{path}: {error.strerror}; the spool must be writable and support flock"
+            ) from error
 
     def release(self) -> None:
         """Remove the lock file and give the lock back. Only once no file of this owner is being written."""
@@ -220,6 +241,14 @@ class OwnerLock:
         (self._directory / f"{self.owner}{LOCK_EXTENSION}").unlink(missing_ok=True)
         os.close(self._fd)
         self._fd = -1
+
+
+def _is_still(path: Path, fd: int) -> bool:
+    """Whether `path` still names the open file: a lock on a removed file would guard nothing."""
+    try:
+        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _owner(name: object) -> str:

@@ -104,8 +104,9 @@ _BAD_ANSWER: Final = (ResponseParserError, ValueError, TypeError, AttributeError
 
 
 class AWSKMSProvider:
-    """One symmetric KMS key. Calls may block up to `timeout_s` in all, retries included. Any thread, one call
-    at a time each.
+    """One symmetric KMS key.
+
+    Calls may block up to `timeout_s` in all, retries included. Any thread, one call at a time each.
 
     Credentials come from boto3's chain; nothing else of it is used: neither configured endpoints nor proxies
     nor its TLS defaults.
@@ -185,8 +186,9 @@ class AWSKMSProvider:
         }
 
     def health(self) -> None:
-        """The endpoint answers over verified TLS. Says nothing of permissions, which only a real request can
-        show.
+        """The endpoint answers over verified TLS.
+
+        Says nothing of permissions, which only a real request can show.
         """
         deadline = time.monotonic() + self._timeout_s
         status = self._transport.send("GET", self._endpoint, headers={}, body=b"", deadline=deadline).status
@@ -202,7 +204,7 @@ class AWSKMSProvider:
             try:
                 return _translated(operation, parameters)
             except KeyUnavailableError:
-                pause = random.uniform(0, pause_s)
+                pause = random.uniform(0, pause_s)  # noqa: S311  # spreads load, hides nothing
                 if remaining_attempts == 0 or time.monotonic() + pause >= deadline:
                     raise
             time.sleep(pause)
@@ -210,7 +212,7 @@ class AWSKMSProvider:
         raise AssertionError("the last attempt returns or raises")
 
     def _send(self, request: Any, **_: object) -> Any:
-        """botocore's before-send hook: our own TLS, deadline and size bound instead of its session."""
+        """Hook botocore's before-send hook: our own TLS, deadline and size bound instead of its session."""
         headers = {
             key: value.decode("latin-1") if isinstance(value, bytes) else str(value)
             for key, value in request.headers.items()
@@ -241,7 +243,9 @@ class AWSKMSProvider:
         self._check_answered_key(answer, "KeyId")
         blob = answer.get("CiphertextBlob")
         if not isinstance(blob, bytes) or not 0 < len(blob) <= CIPHERTEXT_MAX:
-            raise KeyAnswerError(f"{self._endpoint} answered with a wrapped key of no or of impossible length")
+            raise KeyAnswerError(
+                f"{self._endpoint} answered with a wrapped key of no or of impossible length"
+            )
         return KeySlot(provider=self.slot_provider, key_id=self.slot_key_id, wrapped=blob)
 
 
@@ -320,7 +324,8 @@ def _check_settings(settings: AWSKMSKeySettings) -> None:
     if match is None:
         # An alias can be pointed at another key by whoever may edit aliases; a bare id does not say whose it is.
         raise KeyConfigurationError(
-            f"key_id {settings.key_id!r} is no key ARN; give arn:aws:kms:REGION:ACCOUNT:key/ID, aliases are not accepted"
+            f"key_id {settings.key_id!r} is no key ARN; give "
+            "arn:aws:kms:REGION:ACCOUNT:key/ID, aliases are not accepted"
         )
     if match["region"] != settings.region:
         raise KeyConfigurationError(f"key_id is of region {match['region']}, `region` says {settings.region}")

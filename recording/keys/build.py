@@ -26,7 +26,7 @@ def build_provider(name: str, settings: KeySettings) -> KeyProvider:
         case LocalKeySettings():
             return LocalKeyProvider(name, settings)
         case AWSKMSKeySettings():
-            from recording.keys.aws_kms import AWSKMSProvider
+            from recording.keys.aws_kms import AWSKMSProvider  # noqa: PLC0415  # boto3 takes a second to load
 
             return AWSKMSProvider(name, settings)
         case _:

@@ -38,16 +38,18 @@ class UnknownKeyError(UnwrapError):
 
 
 class ContextMismatchError(UnwrapError):
-    """The wrapped key does not open under this file's context: transplanted, altered, or wrapped by another
-    key.
+    """The wrapped key does not open under this file's context.
+
+    Transplanted, altered, or wrapped by another key.
     """
 
     exit_code = 37
 
 
 class KeyAnswerError(RecordingError):
-    """The service's answer breaks its contract: a key of the wrong length, another key's id, or no answer at
-    all.
+    """The service's answer breaks its contract.
+
+    A key of the wrong length, another key's id, or no answer at all.
     """
 
     exit_code = 38
@@ -63,6 +65,7 @@ class NoKeyError(RecordingError):
     """No data key is ready. Raised at once, the pool never makes its caller wait."""
 
     exit_code = 40
+    reason_label = "no_key"
 
     def __init__(self, tenant: str) -> None:
         super().__init__(f"no data key is ready for tenant {tenant!r}; the key provider's health says why")

@@ -1,5 +1,6 @@
-"""HTTPS to a key service: TLS 1.3 at least, names verified, one deadline for the whole exchange, answers of
-bounded size.
+"""HTTPS to a key service.
+
+TLS 1.3 at least, names verified, one deadline for the whole exchange, answers of bounded size.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class HTTPSAnswer:
 
 
 class HTTPSTransport:
-    """Sends one request at a time per thread. No redirects, no proxies, no retries: those are the caller's
-    policy.
+    """Sends one request at a time per thread.
+
+    No redirects, no proxies, no retries: those are the caller's policy.
     """
 
     def __init__(self, *, ca_path: Path | None) -> None:
@@ -63,6 +65,10 @@ class HTTPSTransport:
         """One exchange.
 
         Args:
+            method: of HTTP.
+            url: begins with https.
+            headers: all that are sent.
+            body: sent as it is.
             deadline: `time.monotonic()` seconds by which the answer must be there.
 
         Raises:

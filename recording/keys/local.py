@@ -87,12 +87,15 @@ class LocalKeyProvider:
         """The file must still hold the key in use: who restarts without it can read nothing."""
         if not hmac.compare_digest(read_kek(self._path), self._kek):
             raise KeyConfigurationError(
-                f"{self._path} now holds another key than the one in use; put key {self.slot_key_id.decode()} back or restart"
+                f"{self._path} now holds another key than the one in use; "
+                f"put key {self.slot_key_id.decode()} back or restart"
             )
 
     def _wrap(self, dek: bytearray) -> KeySlot:
         return KeySlot(
-            provider=SlotProvider.LOCAL_DEV, key_id=self.slot_key_id, wrapped=aes_key_wrap(self._kek, bytes(dek))
+            provider=SlotProvider.LOCAL_DEV,
+            key_id=self.slot_key_id,
+            wrapped=aes_key_wrap(self._kek, bytes(dek)),
         )
 
 
@@ -102,8 +105,9 @@ def key_id(kek: bytes) -> bytes:
 
 
 def read_kek(path: Path) -> bytes:
-    """The key-encryption key in `path`. Owner and mode are those of the file that was opened, not of a name
-    looked up twice.
+    """The key-encryption key in `path`.
+
+    Owner and mode are those of the file that was opened, not of a name looked up twice.
 
     Raises:
         KeyConfigurationError: says which rule the file breaks.
@@ -129,8 +133,9 @@ def read_kek(path: Path) -> bytes:
 
 
 def create_kek(path: Path) -> bytes:
-    """Make a new key-encryption key in `path`, mode 0600, durable on return. Never overwrites. Returns its
-    key id.
+    """Make a new key-encryption key in `path`, mode 0600, durable on return.
+
+    Never overwrites. Returns its key id.
 
     Raises:
         KeyConfigurationError: the file exists, or the directory cannot be written.
@@ -144,7 +149,7 @@ def create_kek(path: Path) -> bytes:
     except OSError as error:
         raise KeyConfigurationError(f"{path}: {error.strerror}; the key file cannot be made there") from error
     kek = secrets.token_bytes(KEK_BYTES)
-    with open(fd, "wb") as file:
+    with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
         os.fchmod(fd, _PRIVATE_MODE)
         file.write(kek)
         file.flush()
@@ -180,5 +185,6 @@ def _check_file(path: Path, status: os.stat_result) -> None:
         )
     if status.st_uid != os.geteuid():
         raise KeyConfigurationError(
-            f"{path} belongs to user {status.st_uid}, this process runs as {os.geteuid()}; run: chown {os.geteuid()} {path}"
+            f"{path} belongs to user {status.st_uid}, this process runs as {os.geteuid()}; "
+            f"run: chown {os.geteuid()} {path}"
         )

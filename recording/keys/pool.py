@@ -1,5 +1,6 @@
-"""Data keys that are ready before a call needs them: single use, per tenant, bound to a file id drawn with
-them.
+"""Data keys that are ready before a call needs them.
+
+Single use, per tenant, bound to a file id drawn with them.
 
 Only the pool's thread, named `keys`, calls a provider. A provider that is slow or down costs no call anything
 until the tenant's keys are spent.
@@ -87,7 +88,8 @@ class KeyPool:
         for name, tenant in tenants.items():
             if tenant.provider not in providers:
                 raise KeyConfigurationError(
-                    f"tenant {name!r} names key provider {tenant.provider!r}; the configured ones are {sorted(providers)}"
+                    f"tenant {name!r} names key provider {tenant.provider!r}; "
+                    f"the configured ones are {sorted(providers)}"
                 )
         self._providers = providers
         self._settings = settings
@@ -101,13 +103,15 @@ class KeyPool:
 
     def start(self) -> None:
         """Start the keys thread. A stopped pool is not started again."""
-        assert self._thread is None and not self._stopping, "a pool is started once"
+        assert self._thread is None, "a pool is started once"
+        assert not self._stopping, "a stopped pool is not started again"
         self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Wipe every key and end the thread. A provider call under way is waited for up to `timeout_s`; its
-        key is wiped too.
+        """Wipe every key and end the thread.
+
+        A provider call under way is waited for up to `timeout_s`; its key is wiped too.
         """
         with self._changed:
             self._stopping = True
@@ -145,22 +149,29 @@ class KeyPool:
             shelf = self._shelves.get(tenant)
             return 0 if shelf is None else sum(key.expires_ns > now for key in shelf.keys)
 
+    @property
+    def is_running(self) -> bool:
+        """False before start, after stop, and when the thread has died."""
+        return self._thread is not None and self._thread.is_alive() and not self._stopping
+
     def problems(self) -> dict[str, str]:
         """By tenant, why its last request failed; empty when all went well."""
         with self._changed:
             return {name: shelf.problem for name, shelf in self._shelves.items() if shelf.problem is not None}
 
-    def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until every tenant has a key, for start-up. False when the time is over first, or the pool
-        stopped.
+    def wait_ready(self, timeout_s: float, *, level: int = 1) -> bool:
+        """Wait until every tenant has `level` keys, for start-up.
+
+        False when the time is over first, or the pool stopped.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._all_ready(), timeout_s)
-            return not self._stopping and self._all_ready()
+            self._changed.wait_for(lambda: self._stopping or self._have(level), timeout_s)
+            return not self._stopping and self._have(level)
 
     def refill(self) -> float:
-        """One round: drop what expired, then up to `refill_per_request` requests for each tenant that is
-        short and not backing off.
+        """One round.
+
+        Drop what expired, then up to `refill_per_request` requests for each tenant that is short and not backing off.
 
         Called by the keys thread. Returns the seconds until there is something to do again.
         """
@@ -181,8 +192,8 @@ class KeyPool:
                 if pause_s > 0 and not any(self._is_due(shelf) for shelf in self._shelves.values()):
                     self._changed.wait(pause_s)
 
-    def _all_ready(self) -> bool:
-        return all(shelf.keys for shelf in self._shelves.values())
+    def _have(self, level: int) -> bool:
+        return all(len(shelf.keys) >= level for shelf in self._shelves.values())
 
     def _is_due(self, shelf: _Shelf) -> bool:
         return (

@@ -1,5 +1,6 @@
-"""What a key provider is, whoever keeps the key-encryption key (SP 800-57 part 1: data key, key-encryption
-key).
+"""What a key provider is, whoever keeps the key-encryption key (SP 800-57 part 1.
+
+Data key, key-encryption key).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ DEK_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyContext:
-    """What a data key is bound to, where the provider can bind: random ids only, for the context may be
-    logged in clear.
+    """What a data key is bound to, where the provider can bind.
+
+    Random ids only, for the context may be logged in clear.
     """
 
     file_id: bytes
@@ -35,8 +37,9 @@ class DataKey:
 
 
 class KeyProvider(Protocol):
-    """May block and may fail; raises only the classes of `recording.keys.errors`. Never called from the SIP,
-    pump or spool thread.
+    """May block and may fail.
+
+    Raises only the classes of `recording.keys.errors`. Never called from the SIP, pump or spool thread.
 
     `name` is the configuration section's; metrics carry it. `slot_provider` and `slot_key_id` are what its slots say.
     """
@@ -50,8 +53,9 @@ class KeyProvider(Protocol):
         ...
 
     def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray:
-        """The data key of `slot`, the caller's to wipe. A slot of another provider or key never causes a
-        request.
+        """The data key of `slot`, the caller's to wipe.
+
+        A slot of another provider or key never causes a request.
 
         Raises:
             UnwrapError: this key does not open this slot; try the next.
@@ -60,8 +64,9 @@ class KeyProvider(Protocol):
         ...
 
     def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
-        """`slot` under the newest version of this provider's key. The data key is not shown to us where the
-        provider can do so.
+        """`slot` under the newest version of this provider's key.
+
+        The data key is not shown to us where the provider can do so.
         """
         ...
 

@@ -28,7 +28,9 @@ from recording.sinks.sink import (
 _DIRECTORY_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
 _COMPARE_BYTES: Final = 1 << 20
-_LATER: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ESTALE})
+_LATER: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ESTALE}
+)
 
 
 class LocalSink:
@@ -67,7 +69,10 @@ class LocalSink:
                 raise ObjectMissingError(f"no object {key}") from error
 
     def path(self, key: str) -> Path:
-        """The file that holds an object, whether or not it exists. Raises ObjectMissingError for what is no object key."""
+        """The file that holds an object, whether or not it exists.
+
+        Raises ObjectMissingError for what is no object key.
+        """
         return self._directory / check_key(key)
 
     def health(self) -> None:

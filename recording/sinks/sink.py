@@ -20,7 +20,9 @@ from typing import BinaryIO, Final, Protocol
 from recording.errors import RecordingError
 
 EXTENSION: Final = ".crec"
-_KEY: Final = re.compile(r"(?P<tenant>[0-9a-f]{32})/(?P<month>\d{4}/(?:0[1-9]|1[0-2]))/(?P<file>[0-9a-f]{32})\.crec")
+_KEY: Final = re.compile(
+    r"(?P<tenant>[0-9a-f]{32})/(?P<month>\d{4}/(?:0[1-9]|1[0-2]))/(?P<file>[0-9a-f]{32})\.crec"
+)
 
 
 class SinkError(RecordingError):

@@ -4,7 +4,7 @@ answers as told.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import http.server
 import ipaddress
 import json
@@ -49,7 +49,7 @@ class ServerFiles:
 
 def issue_server_files(directory: Path) -> ServerFiles:
     directory.mkdir(parents=True, exist_ok=True)
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "KMS test anchor")])
 
@@ -60,8 +60,8 @@ def issue_server_files(directory: Path) -> ServerFiles:
             .issuer_name(ca_name)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=2))
+            .not_valid_before(now - dt.timedelta(minutes=5))
+            .not_valid_after(now + dt.timedelta(days=2))
         )
 
     ca = (
@@ -125,7 +125,7 @@ class MotoKMS:
                 str(self.files.certificate_path),
                 "--ssl-key",
                 str(self.files.key_path),
-            ],  # fmt: skip
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, **TEST_CREDENTIALS, "MOTO_PORT": str(self._port), "PYTHONUNBUFFERED": "1"},
@@ -240,8 +240,8 @@ def https_server(
             except OSError:
                 self.close_connection = True  # the client gave up, as some tests want
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            del format, arguments
+        def log_message(self, *arguments: object) -> None:
+            del arguments
 
     class Server(http.server.ThreadingHTTPServer):
         daemon_threads = True

@@ -1,0 +1,250 @@
+"""What dead processes left in the spool: trimmed to whole records, entered in the index, moved to the sink.
+
+Needs no key, and may be done again at any moment: every step is idempotent, and a live process's files are left
+alone.
+Source: docs/recording-format.md, Crash, truncation, tampering.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from recording.errors import FormatError, TruncatedRecordingError
+from recording.format.slots import parse_area
+from recording.index import IndexEntry, IndexState, RecordingIndex, utc_hour
+from recording.reader import read_head
+from recording.recovery import recover_file
+from recording.sinks.sink import EXTENSION, Sink, SinkError
+from recording.spool_state import (
+    LOCK_EXTENSION,
+    STATE_EXTENSION,
+    OwnerLock,
+    SpoolError,
+    SpoolState,
+    make_spool_directory,
+    read_state,
+    remove_spooled,
+    segment_path,
+    state_path,
+    write_state,
+)
+
+# Held while files are recovered whose state file is lost, so that two recoveries do not meet on one.
+_ORPHANS: str = "0" * 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveredFile:
+    """What became of one file. `problem` says why it is not in the sink yet, or why it was left alone."""
+
+    entry: IndexEntry
+    problem: str | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        return self.entry.object_key is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryReport:
+    """`files`: all that was handled. `waiting`: those whose upload failed; they are in the spool, whole."""
+
+    files: tuple[RecoveredFile, ...]
+    waiting: tuple[tuple[SpoolState, IndexEntry], ...]
+
+
+def recover_spool(
+    directory: Path,
+    *,
+    index: RecordingIndex,
+    sink: Sink,
+    new_owner: str | None = None,
+    on_progress: Callable[[int, int, RecoveredFile], None] | None = None,
+) -> RecoveryReport:
+    """Recover every file in `directory` whose owner no longer lives.
+
+    Args:
+        directory: the spool; a missing one is made and has nothing to recover.
+        index: gets an entry for each file.
+        sink: where the files go. One that fails leaves its file in the spool.
+        new_owner: the living owner who takes over the files that could not be stored; None leaves them as they are.
+        on_progress: called after each file with how many are done, how many there are, and what became of it.
+
+    Raises:
+        SpoolError: the spool cannot be read or written.
+        IndexUnavailableError: the index cannot be written; what was not entered is found again next time.
+    """
+    make_spool_directory(directory)
+    try:
+        with _dead_files(directory) as states:
+            recovery = _Recovery(directory=directory, index=index, sink=sink, new_owner=new_owner)
+            files = []
+            for number, state in enumerate(states, start=1):
+                files.append(recovery.recover(state))
+                if on_progress is not None:
+                    on_progress(number, len(states), files[-1])
+            return RecoveryReport(files=tuple(files), waiting=tuple(recovery.waiting))
+    except OSError as error:
+        raise SpoolError(
+            f"{error.filename or directory}: {error.strerror}; the spool could not be recovered"
+        ) from error
+
+
+class _Recovery:
+    def __init__(self, *, directory: Path, index: RecordingIndex, sink: Sink, new_owner: str | None) -> None:
+        self._directory = directory
+        self._index = index
+        self._sink = sink
+        self._new_owner = new_owner
+        self.waiting: list[tuple[SpoolState, IndexEntry]] = []
+
+    def recover(self, state: SpoolState) -> RecoveredFile:
+        path = segment_path(self._directory, state.file_id)
+        if not path.exists():
+            return self._without_file(state)
+        try:
+            outcome = recover_file(path)
+        except TruncatedRecordingError:
+            return self._without_records(state)
+        except FormatError as error:
+            entry = state.entry(IndexState.CORRUPT, size_bytes=path.stat().st_size)
+            self._index.put([entry])
+            return RecoveredFile(entry=entry, problem=f"left alone in the spool: {error}")
+        if outcome.records == 0:
+            return self._without_records(state)
+        is_complete = state.ended == outcome.records and not outcome.is_changed
+        entry = state.entry(
+            IndexState.COMPLETE if is_complete else IndexState.INCOMPLETE,
+            records=outcome.records,
+            size_bytes=outcome.size_after,
+        )
+        self._index.put([entry])
+        return self._store(state, entry, path)
+
+    def _store(self, state: SpoolState, entry: IndexEntry, path: Path) -> RecoveredFile:
+        name = state.object_name
+        try:
+            size_bytes = self._sink.put(path, name)
+        except SinkError as error:
+            if self._new_owner is not None:
+                state = replace(state, owner=self._new_owner)
+                write_state(self._directory, state)
+            self.waiting.append((state, entry))
+            return RecoveredFile(entry=entry, problem=str(error))
+        entry = replace(entry, object_key=name.key, size_bytes=size_bytes)
+        self._index.put([entry])
+        remove_spooled(self._directory, state.file_id)
+        return RecoveredFile(entry=entry)
+
+    def _without_records(self, state: SpoolState) -> RecoveredFile:
+        entry = state.entry(IndexState.FAILED)
+        self._index.put([entry])
+        remove_spooled(self._directory, state.file_id)
+        return RecoveredFile(entry=entry, problem="not one whole record was written")
+
+    def _without_file(self, state: SpoolState) -> RecoveredFile:
+        """The crash came before the file was made, or after it was moved to the sink."""
+        key = state.object_name.key
+        try:
+            size_bytes = self._sink.size(key)
+            if size_bytes is None:
+                return self._without_records(state)
+            with self._sink.open(key) as file:
+                head = read_head(file)
+        except SinkError as error:
+            return RecoveredFile(entry=state.entry(IndexState.RECORDING), problem=str(error))
+        records = (size_bytes - head.body_offset) // head.core.record_len
+        entry = state.entry(
+            IndexState.COMPLETE if state.ended == records else IndexState.INCOMPLETE,
+            records=records,
+            size_bytes=size_bytes,
+            object_key=key,
+        )
+        self._index.put([entry])
+        remove_spooled(self._directory, state.file_id)
+        return RecoveredFile(entry=entry)
+
+
+@contextlib.contextmanager
+def _dead_files(directory: Path) -> Iterator[list[SpoolState]]:
+    """The states of files whose owner is dead. The owners' locks are held inside, and removed afterwards."""
+    by_owner, orphans = _scan(directory)
+    locks = []
+    states = []
+    try:
+        for owner in sorted(by_owner):
+            if (lock := OwnerLock.try_acquire(directory, owner)) is not None:
+                locks.append(lock)
+                # Read again: another recovery may have been here between our look and our lock.
+                states += [state for path in by_owner[owner] if (state := _state(path)) is not None]
+        if orphans and (lock := OwnerLock.try_acquire(directory, _ORPHANS)) is not None:
+            locks.append(lock)
+            states += [state for path in orphans if (state := _state_from_head(path)) is not None]
+        yield [state for state in states if state.owner in {lock.owner for lock in locks}]
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def _scan(directory: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+    """State files by owner, owners with a lock file only included, and segments that have no readable state file.
+
+    A state file is written before its segment and removed after it. So segments are listed first: one that a living
+    process makes meanwhile is not taken for an orphan.
+    """
+    segments = sorted(directory.glob(f"*{EXTENSION}"))
+    by_owner: dict[str, list[Path]] = {}
+    known = set()
+    for path in sorted(directory.glob(f"*{STATE_EXTENSION}")):
+        if (state := _state(path)) is not None:
+            by_owner.setdefault(state.owner, []).append(path)
+            known.add(state.file_id.hex())
+    for path in directory.glob(f"*{LOCK_EXTENSION}"):
+        if _is_owner(path.stem):
+            by_owner.setdefault(path.stem, [])
+    return by_owner, [path for path in segments if path.stem not in known]
+
+
+def _state(path: Path) -> SpoolState | None:
+    """What a state file says, None where it says nothing, is gone, or speaks of another file."""
+    with contextlib.suppress(SpoolError):
+        state = read_state(path)
+        if path == state_path(path.parent, state.file_id):
+            return state
+    return None
+
+
+def _is_owner(name: str) -> bool:
+    return len(name) == len(_ORPHANS) and set(name) <= set("0123456789abcdef") and name != _ORPHANS
+
+
+def _state_from_head(path: Path) -> SpoolState | None:
+    """A state for a segment that lost its own, from what its head says in clear; None for what is not one of ours.
+
+    Which recording it belongs to is sealed within; the index names it by its file id.
+    """
+    try:
+        with path.open("rb") as file:
+            head = read_head(file)
+            modified_at = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, tz=UTC)
+        slots = parse_area(head.slots_area)
+    except (FormatError, TruncatedRecordingError, FileNotFoundError):
+        return None
+    if path.stem != head.core.file_id.hex():
+        return None
+    return SpoolState(
+        file_id=head.core.file_id,
+        owner=_ORPHANS,
+        recording=head.core.file_id,
+        segment=head.core.segment_no,
+        call_uid="",
+        tenant_handle=head.core.tenant_handle,
+        provider=slots[0].provider if slots else 0,
+        key_id=slots[0].key_id.decode("ascii", "backslashreplace") if slots else "",
+        started_hour=utc_hour(modified_at),
+    )
