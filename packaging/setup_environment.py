@@ -14,15 +14,22 @@ from buildkit.errors import BuildError  # noqa: E402 - as above
 from buildkit.pjsip_prefix import ensure_prefix  # noqa: E402 - as above
 from buildkit.pjsip_recipe import read_recipe  # noqa: E402 - as above
 from buildkit.progress import say  # noqa: E402 - as above
+from buildkit.sipp import ensure_sipp  # noqa: E402 - as above
 from buildkit.speech import ensure_speech  # noqa: E402 - as above
 
 
 def prepare(purpose: system_packages.Purpose) -> None:
-    """Bring system packages, the pjsip prefix, recorded speech and the virtual environment up to date."""
+    """Bring system packages, the pjsip prefix, recorded speech and the virtual environment up to date.
+
+    Tests also need SIPp, and a pjsip prefix that still has its defects, to show that each attack works there.
+    """
     absent = system_packages.missing(system_packages.required(purpose))
     if absent:
         system_packages.install(absent)
     prefix = ensure_prefix(read_recipe(HERE / "pjsip", mended=True))
+    if purpose is system_packages.Purpose.TEST:
+        ensure_prefix(read_recipe(HERE / "pjsip", mended=False))
+        ensure_sipp(HERE / "sipp/lock.toml")
     ensure_speech(HERE / "speech/lock.toml")
     ensure_environment(HERE.parent, prefix)
 

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from buildkit.apt_sources import Mirror
 from buildkit.errors import BuildError, KeyringError, SuiteAbsentError
@@ -80,7 +81,8 @@ class AptRoot:
         if self._archive_type == "deb":
             files = self._print_uris("download", package)
             return tuple(
-                Candidate(suite=self.suite, version=file.file.split("_")[1], file=file) for file in files
+                Candidate(suite=self.suite, version=unquote(file.file.split("_")[1]), file=file)
+                for file in files
             )
         shown = self._run("apt-cache", "showsrc", "--only-source", package).stdout
         versions = dict.fromkeys(re.findall(r"^Version: (\S+)$", shown, re.MULTILINE))
@@ -89,6 +91,10 @@ class AptRoot:
             for version in versions
             for file in self._print_uris("source", "--download-only", f"{package}={version}")
         )
+
+    def closure(self, packages: Sequence[str]) -> tuple[ArchiveFile, ...]:
+        """These packages and everything they depend on, down to the C library."""
+        return self._print_uris("install", "--yes", "--no-install-recommends", *packages)
 
     def download(self, wanted: ArchiveFile, into: Path) -> Path:
         """Fetch one file through apt and have apt check its hash.
@@ -104,7 +110,11 @@ class AptRoot:
         return target
 
     def _print_uris(self, command: str, *arguments: str) -> tuple[ArchiveFile, ...]:
-        return parse_uris(self._run("apt-get", "-qq", "--print-uris", command, *arguments).stdout)
+        return parse_uris(
+            self._run(
+                "apt-get", "-qq", "-o", "Acquire::ForceHash=SHA256", "--print-uris", command, *arguments
+            ).stdout
+        )
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -33,7 +33,7 @@ _BUILD = (
     "uuid-dev",
     "xz-utils",
 )
-_TEST = ("cmake", "gpg", "gpg-agent", "libncurses-dev")
+_TEST = ("gpg", "gpg-agent")
 
 
 def required(purpose: Purpose) -> tuple[str, ...]:
