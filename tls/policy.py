@@ -1,7 +1,8 @@
 """The second verification of a peer's certificate: path, dates, usage, strength, revocation and identity.
 
-It runs inusage the SIP stack's CONNECTED callback, on the SIP thread, and therefore does no I/O. Measured on one 2 GHz
-core: about 0.4 ms for a certificate not seen before, about 20 us for one in the cache.
+It runs inside the SIP stack's CONNECTED callback, on the SIP thread, and therefore does no I/O. Measured (median of
+100, P-256, one core of a shared machine): 0.2 ms for a certificate not seen before, 0.3 ms with one intermediate,
+0.5 ms with three; 4 us for one in the cache.
 """
 
 from __future__ import annotations

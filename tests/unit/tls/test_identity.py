@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,10 @@ def ip(value: str) -> PresentedName:
 
 def hosts(*names: PresentedName, accept_ip: bool = False) -> set[str]:
     return {identity.host for identity in identities_in(names, accept_ip=accept_ip)}
+
+
+LONGEST = ".".join(["a" * 49] * 5) + ".abc"
+assert len(LONGEST) == 253
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,8 @@ def hosts(*names: PresentedName, accept_ip: bool = False) -> set[str]:
         ([dns("192.0.2.1")], set()),
         ([dns("a" * 64 + ".example")], set()),
         ([dns("a" * 63 + ".example")], {"a" * 63 + ".example"}),
-        ([dns(".".join(["a" * 49] * 6))], set()),
+        ([dns(LONGEST)], {LONGEST}),
+        ([dns("a" + LONGEST)], set()),
         ([ip("192.0.2.1")], set()),
         ([], set()),
     ],
@@ -108,7 +114,18 @@ def test_a_foul_character_condemns_every_name(kind: NameKind, bad: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "*.example", "a.example.", "b\u00fccher.example", "a example", "a\0b", "sip:a.example", "1.2.3"],
+    [
+        "",
+        "*.example",
+        "a.example.",
+        "b\u00fccher.example",
+        "a example",
+        "a\0b",
+        "sip:a.example",
+        "1.2.3",
+        "[::1",
+        "::1]",
+    ],
 )
 def test_parse_identity_refuses_what_is_no_host(text: str) -> None:
     with pytest.raises(MalformedIdentityError, match="is not a host"):
@@ -215,6 +232,14 @@ def test_a_certificate_with_nul_in_a_name_is_refused_whole(tmp_path: Path, flaw:
         identities_of(certificate)
     with pytest.raises(MalformedIdentityError):
         verify_identity(certificate, "edge.example")
+
+
+def test_names_that_cannot_be_parsed_are_malformed(tmp_path: Path) -> None:
+    der = Issuer(tmp_path).entity("edge", "edge.example").certificate.public_bytes(Encoding.DER)
+    damaged = x509.load_der_x509_certificate(der.replace(b"sip:edge", b"\xffip:edge"))
+    with pytest.raises(MalformedIdentityError, match="cannot be parsed"):
+        identities_of(damaged)
+    assert identities_of(x509.load_der_x509_certificate(der))
 
 
 LABELS = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12)

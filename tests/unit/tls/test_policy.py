@@ -434,6 +434,12 @@ def test_the_cache_keeps_directions_and_hosts_apart(issuer: Issuer, verifier: Pe
     assert refusal(verifier.verify_server, [both], "other.example") is RefusalReason.WRONG_IDENTITY
 
 
+def test_the_cache_does_not_take_pieces_for_the_whole(issuer: Issuer, verifier: PeerVerifier) -> None:
+    pem = issuer.entity("carrier", HOST).pem
+    verifier.verify_client([pem])
+    assert refusal(verifier.verify_client, [pem[:99], pem[99:]]) is RefusalReason.MALFORMED
+
+
 def test_the_cache_is_bounded(issuer: Issuer, verifier: PeerVerifier) -> None:
     entity = issuer.entity("carrier", HOST)
     padded = [entity.pem + b"\n" * number for number in range(MAX_CACHED_PEERS + 5)]
