@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import pytest
 from hypothesis import given
@@ -81,3 +82,11 @@ def test_silence_has_the_length_of_its_frames() -> None:
 def test_lengths_that_do_not_fit_are_refused(refused: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each case has its own text
         refused()  # type: ignore[operator]
+
+
+def test_samples_stay_little_endian_on_a_machine_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    native = list(audio.samples(b"\x01\x00"))
+    monkeypatch.setattr("sys.byteorder", "big" if sys.byteorder == "little" else "little")
+    swapped = audio.samples(b"\x01\x00")
+    assert sorted([*native, *swapped]) == [1, 256]
+    assert audio.pcm_bytes(swapped) == b"\x01\x00"

@@ -99,6 +99,12 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     assert target.read_bytes() == OPEN_ENDED + b"tail"
 
 
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.crec")
+    with pytest.raises(NotARecordingError, match="not a regular file"):
+        recover_file(tmp_path / "a.crec")
+
+
 @pytest.mark.parametrize("tail", [b"", b"tail"])
 def test_the_result_is_synced_even_if_nothing_was_cut(
     tmp_path: Path, tail: bytes, monkeypatch: pytest.MonkeyPatch

@@ -45,6 +45,7 @@ def test_the_head_carries_the_given_identifiers_and_spends_no_index() -> None:
     head = parse_head(writer.head())
     assert (head.core.file_id, head.core.tenant_handle, head.core.segment_no) == (b"F" * 16, b"T" * 16, 3)
     assert writer.head() == writer.head()
+    assert writer.file_id == b"F" * 16
     assert (writer.records, writer.size_bytes) == (0, BODY)
 
 
