@@ -46,19 +46,19 @@ def ensure_environment(tree: Path, prefix: Prefix) -> Environment:
     with exclusive(f"venv-{sha256_fields(str(environment.folder))[:12]}"):
         _ensure_interpreter(environment)
         requirements = read_requirements(tree / "setup.cfg")
-        _step(
+        once_per_key(
             environment,
             "requirements",
             sha256_fields(*requirements),
             lambda: _install(environment, requirements),
         )
-        _step(
+        once_per_key(
             environment,
             "pjsua2",
             prefix.wheel_sha256,
             lambda: install_wheel(prefix.wheel, sha256=prefix.wheel_sha256, python=str(environment.python)),
         )
-        _step(
+        once_per_key(
             environment, "project", _project_key(tree, prefix), lambda: _install_project(environment, prefix)
         )
     return environment
@@ -132,8 +132,8 @@ def _call(argv: Sequence[str], *, variables: dict[str, str] | None = None) -> No
         raise BuildError(f"`{' '.join(argv)}` failed:\n{(done.stdout + done.stderr).strip()[-6000:]}")
 
 
-def _step(environment: Environment, name: str, key: str, action: Callable[[], None]) -> None:
-    """Do a step unless it was last done with this key."""
+def once_per_key(environment: Environment, name: str, key: str, action: Callable[[], None]) -> None:
+    """Do a step unless it was last done with this key; a step that fails leaves no stamp."""
     stamps_file = environment.folder / "sealtrunk-stamps.json"
     stamps = json.loads(stamps_file.read_text()) if stamps_file.is_file() else {}
     if stamps.get(name) == key:
