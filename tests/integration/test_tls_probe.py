@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+import tls
 from support.certificates import Issuer
 from tls.context import server_context
 from tls.errors import ProbeError, RefusalReason
 from tls.material import TLSMaterial, load_material
+from tls.openssl_conf import openssl_configuration
 from tls.policy import PeerVerifier
 from tls.probe import Answer, ClientCertificateDemand, FindingCode, ProbeReport, probe
 from tls.settings import TLS13_ONLY, TLSVersion
@@ -236,3 +241,32 @@ def test_a_server_that_says_nothing() -> None:
         with pytest.raises(ProbeError, match="no answer in time"):
             probe("127.0.0.1", port, handshake_limit_s=0.05)
         done.set()
+
+
+PROBE_IN_A_PROCESS = """
+import sys
+from tls.probe import probe
+report = probe("127.0.0.1", int(sys.argv[1]), server_name="edge.example", patience_s=0.3)
+print(",".join(sorted(version.label for version in report.accepted_versions)))
+"""
+
+
+def test_our_own_floor_does_not_answer_for_the_server(material: TLSMaterial, tmp_path: Path) -> None:
+    """With the product's OPENSSL_CONF in effect the probe still offers, and finds, TLS 1.2."""
+    configuration = tmp_path / "openssl.cnf"
+    configuration.write_text(openssl_configuration())
+    environment = {
+        **os.environ,
+        "OPENSSL_CONF": str(configuration),
+        "PYTHONPATH": str(Path(tls.__file__).parent.parent),
+    }
+    with serving(with_context(careless(material))) as port:
+        outcome = subprocess.run(
+            [sys.executable, "-c", PROBE_IN_A_PROCESS, str(port)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    assert outcome.stdout == "TLSv1.2,TLSv1.3\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tls.client_hello import ClientHello, parse_client_hello
@@ -61,11 +61,13 @@ def test_no_extensions_at_all() -> None:
     assert parse_client_hello(record(message_of(b"\x13\x01", None))).groups == ()
 
 
+@settings(deadline=None)
 @given(split=st.integers(1, len(FLIGHT) - 6))
 def test_a_message_may_span_records(split: int) -> None:
     assert parse_client_hello(record(FLIGHT[5:], split)) == parse_client_hello(FLIGHT)
 
 
+@settings(deadline=None)
 @given(length=st.integers(0, len(FLIGHT) - 1))
 def test_a_cut_flight_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match="ends within a field"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.certificates import Flaw, Issuer, sip_names
@@ -247,6 +247,7 @@ HOSTS = st.lists(LABELS, min_size=1, max_size=4).map(lambda labels: ".".join([*l
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=40)
 
 
+@settings(deadline=None)
 @given(host=HOSTS, upper=st.lists(st.booleans(), min_size=80, max_size=80))
 def test_comparison_ignores_ascii_case_and_nothing_else(host: str, upper: list[bool]) -> None:
     spelled = "".join(char.upper() if up else char for char, up in zip(host, upper, strict=False))
@@ -254,6 +255,7 @@ def test_comparison_ignores_ascii_case_and_nothing_else(host: str, upper: list[b
     assert verify_names([dns(host)], spelled).host == host
 
 
+@settings(deadline=None)
 @given(expected=HOSTS, presented=HOSTS)
 def test_only_the_whole_host_matches(expected: str, presented: str) -> None:
     for name in (uri(f"sip:{presented}"), dns(presented)):
@@ -264,6 +266,7 @@ def test_only_the_whole_host_matches(expected: str, presented: str) -> None:
                 verify_names([name], expected)
 
 
+@settings(deadline=None)
 @given(expected=HOSTS, label=LABELS)
 def test_neither_parent_nor_child_matches(expected: str, label: str) -> None:
     for presented in (f"{label}.{expected}", expected.partition(".")[2], f"*.{expected.partition('.')[2]}"):
@@ -271,6 +274,7 @@ def test_neither_parent_nor_child_matches(expected: str, label: str) -> None:
             verify_names([uri(f"sip:{presented}"), dns(presented)], expected)
 
 
+@settings(deadline=None)
 @given(
     names=st.lists(st.tuples(st.sampled_from(list(NameKind)), PRINTABLE), max_size=6), accept_ip=st.booleans()
 )
