@@ -14,8 +14,9 @@ from b2bua.config_shape import TLS, AWSKey, LocalKey, MetricsTable
 from b2bua.settings import Environment
 from recording.keys.errors import KeyConfigurationError
 from recording.keys.local import read_kek
+from tls.certificate import Usage
 from tls.errors import MaterialError, MaterialProblem
-from tls.material import TLSMaterial, load_material
+from tls.material import BOTH_USAGES, TLSMaterial, load_material
 from tls.settings import TLSMaterialSettings
 from tls.source import read_source
 
@@ -25,12 +26,12 @@ _PEM_FIELDS = ("certificate", "private_key", "trust", "crl")
 def check_files(document: Document, report: Report, now: datetime) -> None:
     """Read every file the configuration names and report what makes it unusable."""
     if document.tls is not None and document.tls.good(*_PEM_FIELDS):
-        _check_material(document, document.tls, material_settings(document), report, now)
+        _check_material(document, document.tls, material_settings(document), report, now, BOTH_USAGES)
     metrics = document.metrics
     if metrics is not None and metrics.good(*_PEM_FIELDS) and any(map(metrics.is_set, _PEM_FIELDS)):
         settings = metrics_material_settings(document)
         if settings is not None:
-            _check_material(document, metrics, settings, report, now)
+            _check_material(document, metrics, settings, report, now, frozenset({Usage.SERVER}))
     for key in document.keys.values():
         _check_key(document, key, report)
     if document.audit is not None and document.audit.good("path") and document.audit.value.path is not None:
@@ -71,6 +72,7 @@ def _check_material(
     settings: TLSMaterialSettings,
     report: Report,
     now: datetime,
+    usages: frozenset[Usage],
 ) -> None:
     by_path = {
         settings.certificate_path: "certificate",
@@ -79,7 +81,7 @@ def _check_material(
         settings.crl_path: "crl",
     }
     try:
-        material = load_material(settings, now=now)
+        material = load_material(settings, now=now, usages=usages)
     except MaterialError as error:
         for problem in error.problems:
             report.add(section.key(by_path[problem.path]), f"{problem.path}: {problem.what}", problem.cure)

@@ -26,6 +26,8 @@ EDGE, CALLER, CALLEE, MONITOR = "edge", "caller", "callee", "monitor"
 DOMAIN = "example.test"
 """Source: RFC 2606 section 2: `.test` belongs to nobody."""
 
+MOST_CALLS = 5000
+"""Their RTP ports are as many as the search for free ones has room for."""
 _RTP_SEARCH = range(10000, 32000)
 """Below Linux's ephemeral ports (32768 on), so that no passing socket takes one of ours later."""
 
@@ -96,6 +98,10 @@ def initialise(directory: Path, options: InitOptions, *, now: datetime | None = 
     directory = directory.absolute()
     configuration = directory / CONFIGURATION_NAME
     _refuse_existing(directory)
+    if not 1 <= options.max_calls <= MOST_CALLS:
+        raise InitialisationError(
+            f"{options.max_calls} calls at once can't be set up; choose 1 to {MOST_CALLS}"
+        )
     ports = _free_ports(options) if options.free_ports else _asked_ports(options)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,292 @@
+"""Who was let in, refused, recorded or read, and why: JSON lines with ids, trunk, status and reason only.
+
+No number, URI, Call-ID or name can get in: a line is built from typed fields whose form is checked here, at the one
+boundary, and there is no field for anything else. Source: 45 CFR 164.312(b), audit controls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import ipaddress
+import json
+import os
+import re
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+
+import structlog
+
+from b2bua.errors import AuditError
+from b2bua.settings import AuditSettings
+
+_log = structlog.get_logger(__name__)
+
+QUEUE_LINES = 20_000
+"""Lines that may wait for a slow disk: ten lines a call, 500 calls a second for four seconds."""
+RETRY_S = 1.0
+_BATCH_LINES = 500
+_STANDARD_ERROR = 2
+
+
+class AuditEvent(enum.Enum):
+    """What a line tells."""
+
+    SERVICE_STARTED = "service_started"
+    SERVICE_STOPPED = "service_stopped"
+    CALL_STARTED = "call_started"
+    CALL_ANSWERED = "call_answered"
+    CALL_ENDED = "call_ended"
+    CALL_UNRECORDED = "call_unrecorded"
+    REQUEST_REFUSED = "request_refused"
+    PEER_ACCEPTED = "peer_accepted"
+    PEER_REFUSED = "peer_refused"
+    PEER_CLOSED = "peer_closed"
+    RECORDING_STARTED = "recording_started"
+    RECORDING_FINISHED = "recording_finished"
+    RECORDING_FAILED = "recording_failed"
+    RECORDING_READ = "recording_read"
+    KEY_FAILED = "key_failed"
+    CERTIFICATE_RELOADED = "certificate_reloaded"
+    CERTIFICATE_REFUSED = "certificate_refused"
+    FAULT = "fault"
+    LINES_LOST = "lines_lost"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLine:
+    """One line. Fields left None are not written.
+
+    `trunk` is the calling side's, `far_trunk` the called side's. `leg` is A or B. `source` is the address of a peer,
+    without port. `count` is of lines or records. `at` is aware UTC.
+
+    Raises:
+        AuditError: on construction, if a field has not the form it must have.
+    """
+
+    event: AuditEvent
+    call_uid: str | None = None
+    leg: str | None = None
+    trunk: str | None = None
+    far_trunk: str | None = None
+    tenant_handle: str | None = None
+    status: int | None = None
+    reason: str | None = None
+    file_id: str | None = None
+    key_id: str | None = None
+    fingerprint: str | None = None
+    source: str | None = None
+    count: int | None = None
+    at: datetime = field(default_factory=_utc_now)
+
+    def __post_init__(self) -> None:
+        for name, is_allowed in _FORMS.items():
+            value = getattr(self, name)
+            if value is not None and not is_allowed(value):
+                # The value is not quoted: it is what must not be written anywhere.
+                raise AuditError(f"audit field {name} of {self.event.value} has not the form of such a field")
+
+    def build(self) -> bytes:
+        """The line, with its newline."""
+        values: dict[str, object] = {
+            "at": self.at.astimezone(UTC).isoformat(timespec="milliseconds"),
+            "event": self.event.value,
+        }
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if each.name not in values and value is not None:
+                values[each.name] = value
+        return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+
+
+def _matches(pattern: str) -> Callable[[object], bool]:
+    compiled = re.compile(pattern)
+    return lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None
+
+
+def _is_label(value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and re.fullmatch(r"[a-z][a-z0-9_.-]{0,63}", value) is not None
+        and re.search(r"[0-9]{5}", value) is None
+    )
+
+
+def _is_address(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return "%" not in value
+
+
+def _is_number(low: int, high: int) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+_FORMS: Mapping[str, Callable[[object], bool]] = MappingProxyType(
+    {
+        "call_uid": _matches(r"[0-9a-f]{16,64}"),
+        "leg": _matches(r"[AB]"),
+        "trunk": _is_label,
+        "far_trunk": _is_label,
+        "tenant_handle": _matches(r"[0-9a-f]{32}"),
+        "status": _is_number(100, 699),
+        "reason": _is_label,
+        "file_id": _matches(r"[0-9a-f]{32}"),
+        "key_id": _matches(
+            r"[0-9a-f]{16}|[0-9a-f-]{36}|mrk-[0-9a-f]{32}|alias/[A-Za-z0-9/_-]{1,250}|arn:[a-z-]+:kms:[^@\s]{1,300}"
+        ),
+        "fingerprint": _matches(r"[0-9a-f]{64}"),
+        "source": _is_address,
+        "count": _is_number(0, 1 << 53),
+    }
+)
+"""The allow list: each field and what it may hold. 16 hex digits can't be a phone number (E.164: 15)."""
+
+
+class AuditLog:
+    """Appends lines to a file, or to standard error. `write` may be called from any thread and never waits.
+
+    A thread named `audit` writes and syncs. What fails to be written waits and is tried again; when more than
+    `QUEUE_LINES` wait, the oldest are given up and a `lines_lost` line says how many.
+    """
+
+    def __init__(self, settings: AuditSettings) -> None:
+        """Open the file (made with mode 0600).
+
+        Raises:
+            AuditError: it can't be opened, or others may read or write it.
+        """
+        self._path = settings.path
+        self._descriptor = _STANDARD_ERROR if settings.path is None else _open(settings.path)
+        self._changed = threading.Condition()
+        self._lines: deque[bytes] = deque()
+        self._lost = 0
+        self._is_closing = False
+        self._is_failing = False
+        self._is_cut = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt to write failed."""
+        return self._is_failing
+
+    def start(self) -> None:
+        """Begin to write; lines written before wait until then."""
+        assert self._thread is None, "an audit log is started once"
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
+
+    def write(self, line: AuditLine) -> None:
+        """Queue one line."""
+        data = line.build()
+        with self._changed:
+            if len(self._lines) >= QUEUE_LINES:
+                self._lines.popleft()
+                self._lost += 1
+            self._lines.append(data)
+            self._changed.notify()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Write what waits, then close the file. Does nothing twice.
+
+        Raises:
+            AuditError: lines could not be written in time; says how many.
+        """
+        with self._changed:
+            if self._is_closing:
+                return
+            self._is_closing = True
+            self._changed.notify()
+        if self._thread is None:
+            self._write_batch()
+        else:
+            self._thread.join(timeout_s)
+        unwritten = len(self._lines)
+        if self._path is not None and (self._thread is None or not self._thread.is_alive()):
+            os.close(self._descriptor)
+        if unwritten:
+            raise AuditError(
+                f"{unwritten} audit lines could not be written to {self._path or 'standard error'}"
+            )
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._lines and not self._is_closing:
+                    self._changed.wait()
+                if not self._lines:
+                    return
+            if not self._write_batch():
+                with self._changed:
+                    if self._is_closing:
+                        return
+                    self._changed.wait(RETRY_S)
+
+    def _write_batch(self) -> bool:
+        """Write and sync some lines. On failure they stay queued, and whole lines only count as written."""
+        with self._changed:
+            if self._lost:
+                self._lines.appendleft(AuditLine(event=AuditEvent.LINES_LOST, count=self._lost).build())
+                self._lost = 0
+            batch = [self._lines.popleft() for _ in range(min(len(self._lines), _BATCH_LINES))]
+        written = 0
+        try:
+            for line in batch:
+                self._write_whole(line)
+                written += 1
+            if self._path is not None:
+                os.fdatasync(self._descriptor)
+        except OSError as error:
+            self._note_failure(error)
+            with self._changed:
+                self._lines.extendleft(reversed(batch[written:]))
+            return False
+        self._is_failing = False
+        return True
+
+    def _write_whole(self, line: bytes) -> None:
+        """All of a line. What a full disk has cut off is ended first, and the line then written whole again."""
+        view = memoryview(b"\n" + line if self._is_cut else line)
+        length = len(view)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:
+            self._is_cut = self._is_cut or len(view) != length
+            raise
+        self._is_cut = False
+
+    def _note_failure(self, error: OSError) -> None:
+        if not self._is_failing:
+            _log.error("audit_not_written", error=error.strerror)
+        self._is_failing = True
+
+
+def _open(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise AuditError(f"{path}: {error.strerror}; name a file in a directory of this user's") from error
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) and mode & 0o077:
+        os.close(descriptor)
+        raise AuditError(
+            f"{path} has mode {stat.S_IMODE(mode):04o}, others may use it; run: chmod 600 {path}"
+        )
+    return descriptor

@@ -1,0 +1,1 @@
+"""The command `b2bua`: one module per sub-command, each with `register(subparsers)` and `run(arguments) -> int`."""

@@ -1,0 +1,68 @@
+"""What a command prints: results on standard output, everything about its progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_WIDTH = 240
+"""Columns where the output is no terminal: wide enough that a path or fingerprint isn't folded."""
+
+
+def print_json(value: Mapping[str, object]) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(f"{json.dumps(value, indent=2)}\n")
+
+
+def print_line(text: str = "") -> None:
+    """A line of a result."""
+    sys.stdout.write(f"{text}\n")
+
+
+def print_error(text: str) -> None:
+    """Each line of an error, on standard error."""
+    for line in text.splitlines():
+        sys.stderr.write(f"b2bua: {line}\n")
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
+) -> None:
+    """A table of a result. Cells are shown as they are, not as markup."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
+    target = console(stderr=False)
+    with target.capture() as captured:
+        target.print(table)
+    sys.stdout.write(captured.get())
+
+
+def console(*, stderr: bool = True) -> Console:
+    """A console that folds at the terminal's width, or late where there is none."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error; it draws nothing where that is no terminal."""
+    target = console()
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        console=target,
+        disable=not target.is_terminal,
+        transient=True,
+    )
