@@ -15,6 +15,8 @@ from b2bua.demo.sip_message import SIPMessage, SIPRequest, SIPResponse, StreamFr
 from b2bua.demo.watch import WAIT_S, Watched
 
 _READ_BYTES: Final = 65_536
+SHUTDOWN_S: Final = 1.0
+"""How long a closing side waits for the other's close_notify before it cuts the connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,7 @@ class Connection(Watched):
                     await self._on_message(self, message)
         except SIPParseError as error:
             self.parse_error = error
-        except (ConnectionError, ssl.SSLError):
+        except (ConnectionError, ssl.SSLError, TimeoutError):
             pass  # a reset is an end like any other: `closed` tells it
         finally:
             self._writer.close()
@@ -139,7 +141,7 @@ class Connection(Watched):
     async def close(self) -> None:
         """Close this end; returns when it is closed."""
         self._writer.close()
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
             await self._writer.wait_closed()
         self.closed = True
         self.changed()

@@ -6,7 +6,6 @@ It uses Python's `ssl`, its own SIP, SDP and RTP, and pylibsrtp; nothing of the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import ssl
 from collections.abc import Coroutine, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from b2bua.demo.call import Call
-from b2bua.demo.connection import Connection, Transcript
+from b2bua.demo.connection import SHUTDOWN_S, Connection, Transcript
 from b2bua.demo.dialog import contact_value, new_branch, new_tag, response_to, via_value
 from b2bua.demo.errors import ConnectionClosedError, DemoError, SIPParseError
 from b2bua.demo.incoming import Answering, IncomingCall
@@ -79,7 +78,7 @@ class Endpoint(Watched):
         if self.settings.server_context is not None:
             self._server = await asyncio.start_server(
                 self._accept, self.settings.address, self.settings.port, ssl=self.settings.server_context,
-                backlog=_BACKLOG,
+                backlog=_BACKLOG, ssl_shutdown_timeout=SHUTDOWN_S,
             )  # fmt: skip
         return self
 
@@ -94,9 +93,7 @@ class Endpoint(Watched):
         """
         if self._server is not None:
             self._server.close()
-        for connection in self.connections:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(connection.close(), 2)
+        await asyncio.gather(*(connection.close() for connection in self.connections))
         for call in list(self.calls):
             await call.stream.close()
         for task in list(self._tasks):
@@ -130,7 +127,10 @@ class Endpoint(Watched):
         if chosen is None:
             raise DemoError("the endpoint has no client TLS context")
         reader, writer = await asyncio.wait_for(
-            asyncio.open_connection(host, port, ssl=chosen, server_hostname=server_name or host), _CONNECT_S
+            asyncio.open_connection(
+                host, port, ssl=chosen, server_hostname=server_name or host, ssl_shutdown_timeout=SHUTDOWN_S
+            ),
+            _CONNECT_S,
         )
         connection = self._adopt(reader, writer, accepted=False)
         self._spawn(self._serve(connection))
@@ -210,9 +210,8 @@ class Endpoint(Watched):
         if call in self.calls:
             self.calls.remove(call)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = self._adopt(reader, writer, accepted=True)
-        await self._serve(connection)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._spawn(self._serve(self._adopt(reader, writer, accepted=True)))
 
     def _adopt(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, accepted: bool
@@ -228,9 +227,6 @@ class Endpoint(Watched):
     async def _serve(self, connection: Connection) -> None:
         try:
             await connection.run()
-        except Exception as error:
-            self._failures.append(error)
-            raise
         finally:
             for call in list(self.calls):
                 call.connection_lost(connection)
