@@ -9,6 +9,7 @@
  *   port             of the TLS listener           (default: any free one)
  *   srtp             0, 1 or 2                     (default: 2, mandatory)
  *   answer           status of the answer, 0 = none (default: 200)
+ *   text             real-time text streams to allow (default: 0)
  *   hold_ms          hang up so long after the answer (default: never)
  * Commands: renew CA CERT KEY | restart PORT | call URI | bye | quit
  */
@@ -23,7 +24,7 @@
 
 static const char *opt_ca = "", *opt_cert = "", *opt_key = "";
 static unsigned opt_proto = PJ_SSL_SOCK_PROTO_TLS1_3, opt_verify = 1;
-static unsigned opt_port, opt_srtp = 2, opt_answer = 200, opt_hold_ms;
+static unsigned opt_port, opt_srtp = 2, opt_answer = 200, opt_hold_ms, opt_text;
 static pjsua_transport_id transport_id;
 static int running = 1;
 
@@ -82,7 +83,8 @@ static void on_incoming_call(pjsua_acc_id acc, pjsua_call_id id,
     if (!opt_answer)
         return;
     pjsua_call_setting_default(&setting);
-    setting.vid_cnt = setting.txt_cnt = 0;
+    setting.vid_cnt = 0;
+    setting.txt_cnt = opt_text;
     pjsua_call_answer2(id, &setting, opt_answer, NULL, NULL);
 }
 
@@ -189,7 +191,7 @@ static void parse(int argc, char **argv)
         {"ca", &opt_ca, NULL}, {"cert", &opt_cert, NULL}, {"key", &opt_key, NULL},
         {"proto", NULL, &opt_proto}, {"verify", NULL, &opt_verify},
         {"port", NULL, &opt_port}, {"srtp", NULL, &opt_srtp},
-        {"answer", NULL, &opt_answer}, {"hold_ms", NULL, &opt_hold_ms},
+        {"text", NULL, &opt_text}, {"answer", NULL, &opt_answer}, {"hold_ms", NULL, &opt_hold_ms},
     };
     int i;
     unsigned j;
