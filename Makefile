@@ -21,7 +21,7 @@ setup-test:
 
 demo: ## set up, then place, record, verify and export one real call in ./demo (ARGS=--json)
 	@$(SETUP_RUN)
-	@$(BIN)/b2bua demo --speech "$$($(PYTHON) packaging/speech/fetch.py)" $(ARGS)
+	@$(BIN)/b2bua demo $(ARGS)
 
 test: setup-test ## set up, then run every test (ARGS go to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
