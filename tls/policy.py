@@ -8,6 +8,7 @@ It runs inside the SIP stack's CONNECTED callback, on the SIP thread, and theref
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,7 +41,8 @@ from tls.settings import TLS13_ONLY, PolicyProfile
 from tls.trust import TrustStore
 
 MAX_PRESENTED_CERTIFICATES: Final = 10
-"""More than any real chain; bounds what an unauthenticated peer can make us parse."""
+"""More than any real chain; bounds what an unauthenticated peer can make us parse. Ten certificates made to confuse the
+path builder keep it busy for 15 ms at most, since the library limits the signatures it checks for one leaf."""
 
 MAX_CACHED_PEERS: Final = 1024
 """Entries of about 1 kB. A site has tens of trunks; the bound stops a hostile subordinate CA from filling memory."""
@@ -94,8 +96,8 @@ def utc_now() -> datetime:
 class PeerVerifier:
     """Judges certificates of peers by one policy profile and an exchangeable trust store.
 
-    One instance serves all connections. `adopt` may be called from another thread: the trust store and its cache are
-    one reference, so a verification runs on the old or on the new one, never on a mixture.
+    One instance serves all connections and may be called from any thread, `adopt` included: the trust store and its
+    cache are one reference, so a verification runs on the old or on the new one, never on a mixture.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class PeerVerifier:
         self._profile = profile
         self._clock = clock
         self._generation = _Generation(number=1, trust=trust, anchors=verification.Store(list(trust.anchors)))
+        self._cache_lock = threading.Lock()
         self._extension_policies = {usage: _extension_policies(usage) for usage in Usage}
 
     @property
@@ -171,9 +174,10 @@ class PeerVerifier:
             raise PeerRefusedError(
                 RefusalReason.MALFORMED, "the peer's certificate cannot be parsed"
             ) from error
-        while len(generation.accepted) >= MAX_CACHED_PEERS:
-            generation.accepted.pop(next(iter(generation.accepted)), None)
-        generation.accepted[key] = fresh
+        with self._cache_lock:
+            while len(generation.accepted) >= MAX_CACHED_PEERS:
+                del generation.accepted[next(iter(generation.accepted))]
+            generation.accepted[key] = fresh
         return fresh
 
     def _verify_afresh(
@@ -187,6 +191,8 @@ class PeerVerifier:
         candidates = [*presented[1:], *generation.trust.intermediates]
         path = self._build_path(leaf, candidates, usage, generation, now)
         for certificate in path[1:]:
+            # The library counts the last second of a certificate as valid; an acceptance ends where it begins.
+            _require_current(certificate, now)
             _require_strong(certificate, self._profile)
         lists_until = _require_not_revoked(path, generation.trust, now)
         try:

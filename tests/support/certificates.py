@@ -149,6 +149,10 @@ class Issuer:
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return self._sign(self._ca_recipe(name, new_key()), Entity(certificate=certificate, key=key))
 
+    def twin_of_root(self) -> Entity:
+        """Another certificate for the root's name and key, signed by it."""
+        return self._sign(self._ca_recipe(self.name, self.root.key), self.root)
+
     def below(self, entity: Entity) -> Issuer:
         """An issuer that signs leaves with `entity`, whatever that is."""
         lower = Issuer(self.directory, name=f"{self.name} below", now=self.now)

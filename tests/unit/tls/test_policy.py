@@ -217,6 +217,27 @@ def test_an_expired_intermediate_is_named(tmp_path: Path) -> None:
     assert refusal(verifier.verify_client, chain) is RefusalReason.EXPIRED
 
 
+def test_an_expired_anchor_is_none(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path, ca_lifetime=10 * DAY)
+    pem = issuer.entity("carrier", HOST).pem
+    clock = Clock(issuer.now + 10 * DAY - timedelta(seconds=1))
+    trust = TrustStore(anchors=(issuer.root.certificate,))
+    verifier = PeerVerifier(trust, clock=clock)
+    verifier.verify_client([pem])
+    clock.now += timedelta(seconds=1)
+    assert refusal(verifier.verify_client, [pem]) is RefusalReason.EXPIRED
+    assert refusal(PeerVerifier(trust, clock=clock).verify_client, [pem]) is RefusalReason.EXPIRED
+
+
+def test_a_maze_of_cas_is_left_soon(issuer: Issuer, verifier: PeerVerifier, tmp_path: Path) -> None:
+    """Nine CAs of one name and key can each have issued each other: a naive search would never end."""
+    maze = Issuer(tmp_path / "maze", name="Maze")
+    walls = [maze.twin_of_root().pem for _ in range(MAX_PRESENTED_CERTIFICATES - 1)]
+    start = time.monotonic()
+    assert refusal(verifier.verify_client, [maze.entity("x", HOST).pem, *walls]) is RefusalReason.UNTRUSTED
+    assert time.monotonic() - start < 2.0
+
+
 def test_a_ca_limited_to_other_usages(tmp_path: Path) -> None:
     server_ca = Issuer(tmp_path / "s", depth=1, ca_usages=[ExtendedKeyUsageOID.SERVER_AUTH])
     verifier = PeerVerifier(TrustStore(anchors=(server_ca.root.certificate,)), clock=Clock(server_ca.now))
