@@ -39,6 +39,7 @@ _LATE_NS: Final = 15_000_000
 """A packet sent this long after its slot is counted: past it the receiver's jitter buffer starts to matter."""
 _RECEIVE_BYTES: Final = 2048
 _RECEIVE_BUFFER_BYTES: Final = 262_144
+_PORT_TRIES: Final = 100
 _GAP_SLOTS: Final = 3
 """Audio slots between two digits."""
 
@@ -61,21 +62,24 @@ class MediaSource:
         )
 
 
-SILENCE: Final = MediaSource(payloads=(bytes((g711.ULAW_SILENCE,)) * SAMPLES_PER_PACKET,), repeat=True)
+_SILENCE: Final = {
+    encoding: bytes((octet,)) * SAMPLES_PER_PACKET for encoding, octet in g711.SILENCE_OCTET.items()
+}
+_NOTHING: Final = MediaSource(payloads=())
 
 
 class MediaStream:
     """One RTP socket: bound at once, so that its port can be offered, and moving packets after `start`.
 
-    Made by `MediaPump.open_stream`; methods marked *pump thread* are called by the pump only.
+    The coroutines are for any thread's loop; everything else is the pump's. The port is even and the next one is bound
+    too, or the far end's RTCP would reach another stream (RFC 3550 section 11); nothing reads it.
     """
 
     def __init__(self, pump: MediaPump, address: str, *, keep_audio: bool) -> None:
         self._pump = pump
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket, self._rtcp_socket = _bound_pair(address)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        self.socket.bind((address, 0))
         self.local: tuple[str, int] = self.socket.getsockname()
         self.plan: MediaPlan | None = None
         self.hearing = Hearing(keep_audio=keep_audio)
@@ -84,7 +88,7 @@ class MediaStream:
         self.source_done = False
         self._spoken: list[bytes] = []
         self._keep_audio = keep_audio
-        self._source = SILENCE
+        self._source = _NOTHING
         self._position = 0
         self._event_slots: deque[bytes | None] = deque()
         """What the coming slots carry instead of audio; None is a slot of audio between two digits."""
@@ -261,7 +265,7 @@ class MediaStream:
             self._position = 1
             return payloads[0]
         self.source_done = True
-        return SILENCE.payloads[0]
+        return _SILENCE[self.hearing.encoding]
 
     def on_readable(self) -> None:
         """Take one datagram; the level-triggered epoll comes back for the next."""
@@ -299,3 +303,24 @@ class MediaStream:
             self.closed = True
             self._pump.forget(self)
             self.socket.close()
+            self._rtcp_socket.close()
+
+
+def _bound_pair(address: str) -> tuple[socket.socket, socket.socket]:
+    """Two UDP sockets on an even port and the next.
+
+    Raises:
+        DemoError: no two ports in a row are free.
+    """
+    for _ in range(_PORT_TRIES):
+        first, second = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        try:
+            first.bind((address, 0))
+            port = first.getsockname()[1]
+            second.bind((address, port ^ 1))
+        except OSError:
+            first.close()
+            second.close()
+        else:
+            return (first, second) if port % 2 == 0 else (second, first)
+    raise DemoError("no two UDP ports in a row are free")

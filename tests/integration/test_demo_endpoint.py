@@ -65,6 +65,27 @@ def test_each_side_hears_what_the_other_says_with_every_suite(r: Rig, suite: SRT
     run(scenario())
 
 
+def test_a_call_in_the_other_law_is_heard_too(r: Rig) -> None:
+    spoken = babble(2.2, seed=4)
+
+    async def scenario() -> None:
+        async with r.endpoint("alice") as alice, r.endpoint("bob", listen=True, answering=Answering()) as bob:
+            source = MediaSource.of_pcm(spoken, encoding="PCMA/8000")
+            bob.answering = Answering(encodings=("PCMU/8000", "PCMA/8000"))
+            connection = await alice.connect(LOCALHOST, bob.port)
+            call = await alice.invite(
+                connection, Invitation(uri=r.uri(bob), encodings=("PCMA/8000",), source=source)
+            )
+            await call.wait_answered()
+            other = await bob.next_call()
+            await other.stream.wait_heard(2.4, timeout_s=5)
+            assert score_heard(await other.stream.heard_pcm(), spoken, SHORT).faults == ()
+            assert set((await call.stream.heard_pcm()).tolist()) == {8}  # the smallest step: silence
+            await call.hang_up()
+
+    run(scenario())
+
+
 def test_packets_under_another_key_are_counted_and_not_heard(r: Rig) -> None:
     async def scenario() -> None:
         async with r.endpoint("alice") as alice, r.endpoint("bob", listen=True, answering=Answering()) as bob:

@@ -72,6 +72,25 @@ def test_packets_leave_every_20_ms_in_sequence_and_the_source_ends_in_silence() 
     assert 340 < span_ms < 480
 
 
+def test_a_stream_has_an_even_port_and_keeps_the_next_for_rtcp() -> None:
+    async def scenario(pump: MediaPump) -> None:
+        streams = [MediaStream(pump, "127.0.0.1", keep_audio=False) for _ in range(30)]
+        for stream in streams:
+            host, port = stream.local
+            assert port % 2 == 0
+            with (
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+                pytest.raises(OSError, match="in use"),
+            ):
+                other.bind((host, port + 1))
+            await stream.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind((streams[0].local[0], streams[0].local[1] + 1))
+
+    with MediaPump() as pump:
+        asyncio.run(scenario(pump))
+
+
 def test_digits_need_an_agreed_payload_type_and_a_wait_has_an_end() -> None:
     async def scenario(pump: MediaPump) -> None:
         stream = MediaStream(pump, "127.0.0.1", keep_audio=True)
