@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import os
 import secrets
 import struct
@@ -29,6 +30,8 @@ _HEADER: Final = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _DATA_MAX: Final = 0xFFFFFFFF - (_HEADER.size - 8)
 _PCM: Final = 1
 _PROGRESS_RECORDS: Final = 64
+_RATE_MAX: Final = 384_000  # twice the fastest rate in use; far below what would break the header's byte rate
+_NO_UNNAMED_FILES: Final = {errno.EOPNOTSUPP, errno.EISDIR}
 
 
 class WAVChannels(enum.Enum):
@@ -238,8 +241,10 @@ def _audio_form(segments: Sequence[RecordingReader]) -> tuple[int, int]:
             raise ExportError(f"segment {reader.file_id.hex()} belongs to another recording")
         if (meta.rate_hz, meta.channels) != (first.rate_hz, first.channels):
             raise ExportError(f"segment {reader.file_id.hex()} has another rate or number of channels")
-    if not first.rate_hz or first.channels not in {1, 2}:
-        raise ExportError(f"META gives rate {first.rate_hz} and {first.channels} channels; 1 or 2 are needed")
+    if not first.rate_hz or first.rate_hz > _RATE_MAX or first.channels not in {1, 2}:
+        raise ExportError(
+            f"META gives rate {first.rate_hz} and {first.channels} channels, which no WAV file gets"
+        )
     return first.rate_hz, first.channels
 
 
@@ -259,13 +264,15 @@ def _to_stream(source: _Source, stream: BinaryIO) -> ExportResult:
 
 
 def _to_path(source: _Source, path: Path) -> ExportResult:
-    """Write beside `path`, then give it its name; the link fails where the name is taken."""
+    """Write a file that has no name yet, then give it one; that fails where the name is taken.
+
+    A process that is killed meanwhile leaves no readable audio behind, where the file system knows such files.
+    """
     if os.path.lexists(path):
         raise _taken(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with _new_file(path, directory) as (file, link_from):
             file.write(source.header(0))
             for pcm in source.pcm():
                 file.write(pcm)
@@ -273,16 +280,37 @@ def _to_path(source: _Source, path: Path) -> ExportResult:
             file.seek(0)
             file.write(header)
             file.flush()
-            os.fsync(descriptor)
-        try:
-            os.link(part, path, follow_symlinks=False)
-        except FileExistsError as error:
-            raise _taken(path) from error
+            os.fsync(file.fileno())
+            try:
+                os.link(link_from, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+            except FileExistsError as error:
+                raise _taken(path) from error
+        os.fsync(directory)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
-    _sync_directory(path.parent)
+        os.close(directory)
     return source.result()
+
+
+@contextlib.contextmanager
+def _new_file(path: Path, directory: int) -> Iterator[tuple[BinaryIO, str]]:
+    """A file of mode 0600 in `path`'s directory, and what to link its name from; gone at the end if nothing did."""
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path.parent, flags | os.O_TMPFILE, 0o600)
+    except OSError as error:
+        if error.errno not in _NO_UNNAMED_FILES:
+            raise
+    else:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file, f"/proc/self/fd/{descriptor}"
+        return
+    part = f".{path.name}.{secrets.token_hex(8)}.part"
+    descriptor = os.open(part, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file, part
+    finally:
+        os.unlink(part, dir_fd=directory)
 
 
 def _taken(path: Path) -> ExportError:
@@ -297,11 +325,3 @@ def _write_all(stream: BinaryIO, data: Buffer) -> None:
         if not written:
             raise ExportError("the stream takes no more; it must be one that blocks")
         view = view[written:]
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

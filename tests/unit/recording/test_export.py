@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -22,7 +23,7 @@ from recording.errors import (
     TruncatedRecordingError,
 )
 from recording.export import ExportResult, WAVChannels, export_wav, wav_header
-from recording.format.content import ChannelLayout, RecordingKind
+from recording.format.content import ChannelLayout, RecordingKind, RecordingMeta
 from recording.reader import RecordingReader
 from recording.verify import RecordingState
 from support.crec import BODY, META, RECORD, ramp, reader, recording
@@ -87,6 +88,78 @@ def test_a_path_gets_a_private_file_and_nothing_else(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.wav"]
     mode = (tmp_path / "a.wav").stat()
     assert (stat.S_IMODE(mode.st_mode), mode.st_nlink) == (0o600, 1)
+
+
+@pytest.fixture(params=["unnamed", "named"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One that knows unnamed files, one that does not."""
+    if request.param == "named":
+        real_open = os.open
+
+        def refuse_unnamed(path: object, flags: int, *rest: object, **more: object) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, "not supported")
+            return real_open(path, flags, *rest, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(os, "open", refuse_unnamed)
+    return str(request.param)
+
+
+def test_nothing_can_be_read_under_a_name_before_the_export_is_whole(
+    tmp_path: Path, file_system: str
+) -> None:
+    seen: list[list[tuple[str, int]]] = []
+
+    def look(_done: int, _total: int | None) -> None:
+        seen.append([(entry.name, stat.S_IMODE(entry.stat().st_mode)) for entry in tmp_path.iterdir()])
+
+    export_wav([reader(DATA)], tmp_path / "a.wav", progress=look)
+
+    (entries,) = {tuple(entries) for entries in seen}
+    if file_system == "unnamed":
+        assert entries == ()
+    else:
+        ((name, mode),) = entries
+        assert (name.startswith(".a.wav."), name.endswith(".part"), mode) == (True, True, 0o600)
+    assert [(entry.name, stat.S_IMODE(entry.stat().st_mode)) for entry in tmp_path.iterdir()] == [
+        ("a.wav", 0o600)
+    ]
+    assert wav(tmp_path / "a.wav")[1] == PCM
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path: Path, file_system: str) -> None:
+    with pytest.raises(TruncatedRecordingError):
+        export_wav([reader(CUT)], tmp_path / "a.wav")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_error_of_the_file_system_is_not_taken_for_a_missing_feature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open = os.open
+
+    def full(path: object, flags: int, *rest: object, **more: object) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return real_open(path, flags, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(OSError, match="no space left"):
+        export_wav([reader(DATA)], tmp_path / "a.wav")
+
+
+def test_the_file_and_its_name_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real_sync = os.fsync
+
+    def sync(descriptor: int) -> None:
+        real_sync(descriptor)
+        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append("name" if is_directory and (tmp_path / "a.wav").exists() else "file")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    export_wav([reader(DATA)], tmp_path / "a.wav")
+    assert synced == ["file", "name"]
 
 
 def test_a_file_that_exists_is_never_replaced(tmp_path: Path) -> None:
@@ -205,16 +278,14 @@ def test_segments_that_do_not_belong_together_are_refused(tmp_path: Path, make: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_meta_without_a_rate_cannot_be_exported() -> None:
-    class Unrated(RecordingReader):
-        @property
-        def meta(self) -> object:  # type: ignore[override]
-            return replace(META, rate_hz=None)
-
+@pytest.mark.parametrize(
+    "meta", [replace(META, rate_hz=None), replace(META, rate_hz=384_001), replace(META, channels=3)]
+)
+def test_meta_that_no_wav_file_can_follow_is_refused(meta: RecordingMeta) -> None:
     opened = reader(DATA)
-    unrated = Unrated(opened._file, opened.head, opened._keys, owns_file=False)
-    with pytest.raises(ExportError, match="rate None"):
-        export_wav([unrated], io.BytesIO())
+    opened._meta = meta
+    with pytest.raises(ExportError, match="META gives rate"):
+        export_wav([opened], io.BytesIO())
 
 
 def test_more_audio_than_wav_can_hold_is_refused() -> None:

@@ -77,6 +77,12 @@ def test_an_audio_record_closes_on_elapsed_audio_before_it_is_full(record_ms: in
     assert writer.append(ramp(frames - 1)) == b""
 
 
+def test_a_record_holds_at_least_one_frame() -> None:
+    writer = segment_writer(meta=replace(META, rate_hz=100), record_ms=1)
+    writer.flush()
+    assert len(writer.append(ramp(1))) == RECORD
+
+
 def test_the_default_record_is_half_a_second_of_telephone_audio() -> None:
     writer = segment_writer(chunk_size=limits.DEFAULT_CHUNK_SIZE)
     writer.flush()
