@@ -17,12 +17,14 @@ from types import FrameType
 
 import structlog
 
+from b2bua import log
 from b2bua.audit import AuditLog
 from b2bua.engine import Engine
 from b2bua.errors import ReadinessError
 from b2bua.media.pump import Pump
 from b2bua.metrics import Metrics, MetricsServer
 from b2bua.native import _native
+from b2bua.reload import CertificateReload
 from b2bua.settings import RecordingPolicy, Settings
 from b2bua.sip import endpoint as sip
 from b2bua.sip.loop import SIPLoop
@@ -30,9 +32,8 @@ from b2bua.sip.resolver import HostTable
 from b2bua.watch import Watch
 from recording.keys.build import build_providers
 from recording.recorder import Recorder, TenantKey
-from tls.material import load_material, load_trust
+from tls.material import TLSMaterial, load_material
 from tls.policy import PeerVerifier
-from tls.rotation import MaterialWatcher
 
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +70,7 @@ class Application:
         Raises:
             ReadinessError, EngineError, RecordingError, TLSError: it could not come up; nothing is left running.
         """
+        log.set_up(self._settings.log)
         _prepare_process(self._settings)
         with contextlib.ExitStack() as stack:
             stack.callback(self._audit.close)
@@ -80,9 +82,9 @@ class Application:
         now = datetime.now(UTC)
         material = load_material(settings.tls, now=now)
         self._metrics.set_certificate_expiry("sip", material.not_after.timestamp())
-        verifier = PeerVerifier(load_trust(settings.tls, now=now))
+        verifier = PeerVerifier(material.trust)
         recorder = self._start_recorder(stack)
-        loop = SIPLoop(lambda milliseconds: stack_holder[0].poll(milliseconds))
+        loop = SIPLoop()
         pump = Pump(
             interval_ms=settings.recording.drain_interval_ms,
             max_taps=settings.limits.max_calls,
@@ -92,15 +94,21 @@ class Application:
         stack.callback(pump.stop, RECORDER_STOP_S)
         pump.start()
         sip_stack = sip.start(settings=settings, verifier=verifier, handler=engine)
-        stack_holder = [sip_stack]
         stack.callback(sip.stop, sip_stack)
         engine.attach(sip_stack.accounts)
         self._start_resolver(stack, loop)
-        metrics_port = self._start_metrics(stack, lambda: engine.live_calls)
-        watcher = MaterialWatcher(settings.tls)
-        self._watch_material(loop, watcher, sip_stack, verifier)
-        with self._signals(loop, engine, lambda: self._reload(watcher, sip_stack, verifier, force=True)):
+        metrics_port = self._start_metrics(stack, recorder)
+        reload = CertificateReload(
+            settings=settings,
+            material=material,
+            stack=sip_stack,
+            verifier=verifier,
+            on_outcome=self._reloaded,
+        )
+        self._poll_certificates(loop, reload)
+        with self._signals(loop, engine, lambda: reload.check(force=True)):
             self._serving = True
+            self._watch.service(started=True)
             on_ready(
                 Ready(
                     sip_address=settings.listener.address,
@@ -108,8 +116,9 @@ class Application:
                     metrics_port=metrics_port,
                 )
             )
-            loop.run()
+            loop.run(sip_stack.poll)
             self._serving = False
+            self._watch.service(started=False)
 
     def _start_recorder(self, stack: contextlib.ExitStack) -> Recorder | None:
         settings = self._settings
@@ -138,30 +147,31 @@ class Application:
         stack.callback(table.stop)
         table.start()
 
-    def _start_metrics(self, stack: contextlib.ExitStack, live_calls: Callable[[], int]) -> int | None:
+    def _start_metrics(self, stack: contextlib.ExitStack, recorder: Recorder | None) -> int | None:
         if self._settings.metrics is None:
             return None
-        del live_calls
-        server = MetricsServer(self._settings.metrics, self._metrics, is_ready=lambda: self._serving)
+
+        def is_ready() -> bool:
+            return self._serving and (recorder is None or recorder.readiness().is_ready)
+
+        server = MetricsServer(self._settings.metrics, self._metrics, is_ready=is_ready)
         stack.callback(server.stop)
         server.start()
         return server.port
 
-    def _watch_material(
-        self, loop: SIPLoop, watcher: MaterialWatcher, sip_stack: sip.SIPStack, verifier: PeerVerifier
-    ) -> None:
+    def _poll_certificates(self, loop: SIPLoop, reload: CertificateReload) -> None:
         def check() -> None:
             try:
-                self._reload(watcher, sip_stack, verifier, force=False)
+                reload.check()
             finally:
                 loop.call_later(MATERIAL_CHECK_S, check)
 
         loop.call_later(MATERIAL_CHECK_S, check)
 
-    def _reload(
-        self, watcher: MaterialWatcher, sip_stack: sip.SIPStack, verifier: PeerVerifier, *, force: bool
-    ) -> None:
-        raise NotImplementedError
+    def _reloaded(self, material: TLSMaterial, taken: bool) -> None:
+        self._watch.certificate_reloaded(fingerprint=material.fingerprint, taken=taken)
+        if taken:
+            self._metrics.set_certificate_expiry("sip", material.not_after.timestamp())
 
     @contextlib.contextmanager
     def _signals(self, loop: SIPLoop, engine: Engine, reload: Callable[[], None]) -> Iterator[None]:

@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from recording.recorder import Recorder, Reservation
-
 from b2bua.call.headers import HeaderError, InviteHeaders, read_invite
 from b2bua.call.routing import Destination, find_destination, is_emergency
 from b2bua.settings import RecordingPolicy, Settings, TrunkSettings
 from b2bua.sip.handler import Refusal
 from recording.errors import RecordingError
+from recording.recorder import Recorder, Reservation
 
 _STRICTNESS = {RecordingPolicy.OFF: 0, RecordingPolicy.BEST_EFFORT: 1, RecordingPolicy.REQUIRED: 2}
 

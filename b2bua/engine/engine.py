@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
-from recording.recorder import Recorder
 
 from b2bua.call import events as on
-from b2bua.call.call import Call
+from b2bua.call.call import Call, CallState
 from b2bua.call.events import Event, LegRole
 from b2bua.call.sdp_policy import SDPRefusal
 from b2bua.call.state import step
@@ -32,6 +31,7 @@ from b2bua.sip.handler import PeerEvent, Refusal
 from b2bua.sip.leg import Leg
 from b2bua.sip.loop import SIPLoop
 from b2bua.sip.trunk import TrunkAccount
+from recording.recorder import Recorder
 
 _log = structlog.get_logger(__name__)
 
@@ -73,16 +73,13 @@ class Engine:
             new_leg=self._new_leg,
             dialled=self._dialled,
             finished=self._finished,
+            tap_freed=self._check_idle,
         )
         self._accounts: Mapping[tuple[str, URIScheme], TrunkAccount] = {}
 
     def attach(self, accounts: Mapping[tuple[str, URIScheme], TrunkAccount]) -> None:
         """The SIP stack is up."""
         self._accounts = accounts
-
-    @property
-    def live_calls(self) -> int:
-        return len(self._calls)
 
     # -- Handler: called from inside pjsip callbacks ------------------------------
 
@@ -122,13 +119,15 @@ class Engine:
         )
         self._calls[call_uid] = live
         self._dialogs[leg.sip_call_id] = live
+        self.leg_event(call_uid, on.CallAdmitted())
         self._observer.call_started(facts)
         if admission.unrecorded is not None:
             self._observer.call_unrecorded(facts, reason=admission.unrecorded)
-        self.leg_event(call_uid, on.CallAdmitted())
 
     def leg_event(self, call_uid: str, event: Event) -> None:
-        self._loop.post(functools.partial(self._step, call_uid, event))
+        self._loop.post(
+            functools.partial(self._step, call_uid, event), functools.partial(self._step_failed, call_uid)
+        )
 
     def trunk_of_dialog(self, sip_call_id: str) -> str | None:
         found = self._leg_of_dialog(sip_call_id)
@@ -161,6 +160,17 @@ class Engine:
         live.call, commands = step(live.call, event)
         for command in commands:
             self._executor.run(live, command)
+
+    def _step_failed(self, call_uid: str) -> None:
+        """Our own fault in a step: the call can't be trusted to go on, and must not linger."""
+        self._observer.fault(where="step", call_uid=call_uid)
+        live = self._calls.get(call_uid)
+        if live is None:
+            return
+        for leg in live.legs.values():
+            leg.hang_up(500)
+        if live.call.state is CallState.ENDED:
+            self._finished(live)
 
     def _note(self, live: LiveCall, event: Event) -> None:
         """Facts for the watcher that are no decision of the call."""
@@ -212,7 +222,11 @@ class Engine:
         live.legs.clear()
         if live.recording is None:
             self._admissions.release(live.admission)
-        if self._on_idle is not None and not self._calls:
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        """Draining ends when the calls are gone and the pump has emptied their taps."""
+        if self._on_idle is not None and not self._calls and not self._executor.open_taps:
             self._on_idle()
 
     def _drop_pending(self) -> None:
@@ -238,9 +252,7 @@ class Engine:
         """
         self._admissions.draining = True
         self._on_idle = on_idle
-        if not self._calls:
-            on_idle()
-            return
+        self._check_idle()
         self._loop.call_later(deadline_s, self._end_all)
         self._loop.call_later(deadline_s + GOODBYE_S, on_idle)
 

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 import structlog
-from recording.recorder import Recorder
 
 from b2bua.call import commands as do
 from b2bua.call import events as on
@@ -25,6 +24,7 @@ from b2bua.sip.leg import Leg, LegError
 from b2bua.sip.loop import SIPLoop
 from recording.errors import RecordingError
 from recording.format.content import EventKind, RecordingEvent, RecordingMeta
+from recording.recorder import Recorder
 from recording.settings import Layout
 
 _log = structlog.get_logger(__name__)
@@ -50,6 +50,7 @@ class Executor:
         new_leg: Callable[[LiveCall], Leg],
         dialled: Callable[[LiveCall, Leg], None],
         finished: Callable[[LiveCall], None],
+        tap_freed: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._loop = loop
@@ -60,6 +61,8 @@ class Executor:
         self._new_leg = new_leg
         self._dialled = dialled
         self._finished = finished
+        self._tap_freed = tap_freed
+        self.open_taps = 0
         self._actions: dict[type[do.Command], Callable[[LiveCall, Any], None]] = {
             do.Dial: self._dial,
             do.Ring: self._ring,
@@ -116,7 +119,7 @@ class Executor:
             self._post(live.call_uid, on.MediaInsecure(leg=LegRole.A, detail="not_accepted"))
 
     def _hang_up(self, live: LiveCall, command: do.HangUp) -> None:
-        headers = ()
+        headers: tuple[tuple[str, str], ...] = ()
         if command.warning is not None:
             headers = (warning_header(self._settings.listener.public_host, command.warning),)
         live.legs[command.leg].hang_up(command.status, headers)
@@ -181,6 +184,7 @@ class Executor:
         live.tap_id = _native.tap_new(
             rate_hz=CLOCK_RATE_HZ, ptime_ms=PTIME_MS, ring_ms=RING_MS, layout=_LAYOUTS[layout]
         )
+        self.open_taps += 1
         self._pump.add(live.tap_id, live.recording)
         if live.answered:
             self._mark(live, EventKind.ANSWERED, None)
@@ -240,9 +244,17 @@ class Executor:
         termination = command.termination
         self._observer.call_ended(live.facts, termination)
         if live.tap_id is not None:
-            free = functools.partial(self._loop.post, functools.partial(_native.tap_free, live.tap_id))
+            free = functools.partial(self._free_tap, live.tap_id)
             _native.tap_attach(live.tap_id, -1, -1)
             self._pump.finish(
-                live.tap_id, ended_by=termination.reason.value, reason=termination.result.value, done=free
+                live.tap_id,
+                ended_by=termination.reason.value,
+                reason=termination.result.value,
+                done=lambda: self._loop.post(free),
             )
         self._finished(live)
+
+    def _free_tap(self, tap_id: int) -> None:
+        _native.tap_free(tap_id)
+        self.open_taps -= 1
+        self._tap_freed()

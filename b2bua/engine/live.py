@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from recording.recorder import CallRecording
-
 from b2bua.call.call import Call
 from b2bua.call.events import LegRole
 from b2bua.engine.admission import Admission
 from b2bua.engine.observer import CallFacts
 from b2bua.sip.leg import Leg
 from b2bua.sip.loop import Timer
+from recording.recorder import CallRecording
 
 
 @dataclass(slots=True)

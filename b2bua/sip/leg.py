@@ -26,11 +26,8 @@ _log = structlog.get_logger(__name__)
 
 AUDIO = 0
 NO_SLOT = -1
-DTMF_UNKNOWN_MS = 160
-"""Duration sent on when the peer told none.
-
-RFC 4733 has no default, 160 ms is above every detector's floor (Q.24: 40 ms).
-"""
+DTMF_MS = 160
+"""Length of a relayed digit, which starts before its own length is known; Q.24 detectors need 40 ms."""
 
 
 class LegError(B2BUAError):
@@ -233,12 +230,9 @@ class Leg(pj.Call):
             self._tell(on.ReofferAnswered(leg=self.role, status=tsx.statusCode))
 
     @guarded
-    def onDtmfDigit(self, prm: pj.OnDtmfDigitParam) -> None:  # noqa: N802
-        known = prm.duration != pj.PJSUA_UNKNOWN_DTMF_DURATION
-        duration = min(max(prm.duration, 40), 5000) if known else DTMF_UNKNOWN_MS
-        self._tell(
-            on.DTMFReceived(leg=self.role, digit=prm.digit, duration_ms=max(duration, DTMF_UNKNOWN_MS))
-        )
+    def onDtmfEvent(self, prm: pj.OnDtmfEventParam) -> None:  # noqa: N802
+        if prm.flags == 0:  # the first of an event's packets; updates and ends repeat it (RFC 4733 section 2.5.1)
+            self._tell(on.DTMFReceived(leg=self.role, digit=prm.digit, duration_ms=DTMF_MS))
 
     @guarded
     def onCallTransferRequest(self, prm: pj.OnCallTransferRequestParam) -> None:  # noqa: N802

@@ -8,7 +8,6 @@ from __future__ import annotations
 import collections
 import heapq
 import itertools
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,18 +43,18 @@ class SIPLoop:
     goes on, because live calls hang on it.
     """
 
-    def __init__(self, poll: Callable[[int], None]) -> None:
-        self._poll = poll
-        self._jobs: collections.deque[Callable[[], None]] = collections.deque()
+    def __init__(self) -> None:
+        self._jobs: collections.deque[tuple[Callable[[], None], Callable[[], None] | None]] = (
+            collections.deque()
+        )
         self._timers: list[Timer] = []
         self._numbers = itertools.count()
         self._stopping = False
-        self._thread: threading.Thread | None = None
         self.failures = 0
 
-    def post(self, job: Callable[[], None]) -> None:
-        """Run `job` on the SIP thread, in order of posting."""
-        self._jobs.append(job)
+    def post(self, job: Callable[[], None], on_failure: Callable[[], None] | None = None) -> None:
+        """Run `job` on the SIP thread, in order of posting; `on_failure` after it if it raised."""
+        self._jobs.append((job, on_failure))
 
     def call_later(self, delay_s: float, job: Callable[[], None]) -> Timer:
         """Run `job` after `delay_s`; not before."""
@@ -70,32 +69,26 @@ class SIPLoop:
     def _mark_stopping(self) -> None:
         self._stopping = True
 
-    @property
-    def is_here(self) -> bool:
-        """True on the loop's own thread."""
-        return threading.current_thread() is self._thread
-
-    def run(self) -> None:
-        """Until `stop`."""
-        self._thread = threading.current_thread()
+    def run(self, poll: Callable[[int], None]) -> None:
+        """Until `stop`. The calling thread is the SIP thread."""
         while not self._stopping:
-            self.turn(POLL_MS)
+            self._turn(poll)
 
-    def turn(self, poll_ms: int) -> None:
-        """One poll, then every job and timer that is due."""
-        self._thread = threading.current_thread()
-        self._poll(0 if self._jobs else poll_ms)
+    def _turn(self, poll: Callable[[int], None]) -> None:
+        poll(0 if self._jobs else POLL_MS)
         while self._jobs:
-            self._run(self._jobs.popleft())
+            self._run(*self._jobs.popleft())
         now = time.monotonic_ns()
         while self._timers and self._timers[0].due_ns <= now:
             timer = heapq.heappop(self._timers)
             if timer.job is not None:
                 self._run(timer.job)
 
-    def _run(self, job: Callable[[], None]) -> None:
+    def _run(self, job: Callable[[], None], on_failure: Callable[[], None] | None = None) -> None:
         try:
             job()
-        except Exception:  # noqa: BLE001 - the loop outlives any one job; the job's owner is told through `failures`
+        except Exception:  # noqa: BLE001 - the loop outlives any one job; the job's owner is told
             self.failures += 1
             _log.exception("sip_job_failed")
+            if on_failure is not None:
+                self._run(on_failure)

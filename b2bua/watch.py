@@ -1,0 +1,159 @@
+"""What is counted and what is audited: the engine's and the recorder's observer, in one place.
+
+Called from the SIP, pump, spool and keys threads. Metrics are thread-safe and the audit log only queues: nothing waits.
+"""
+
+from __future__ import annotations
+
+import re
+
+from b2bua.audit import AuditEvent, AuditLine, AuditLog
+from b2bua.call.events import LegRole
+from b2bua.call.termination import Termination
+from b2bua.engine.observer import CallFacts
+from b2bua.metrics import Metrics
+from b2bua.sip.handler import PeerEvent
+
+_ACCEPTED = "ok"
+_CLOSED = "closed"
+
+
+class Watch:
+    """An `EngineObserver` and a `RecordingObserver`; the recorder's numbers go to the metrics as they are."""
+
+    def __init__(self, *, metrics: Metrics, audit: AuditLog) -> None:
+        self._metrics = metrics
+        self._audit = audit
+        self.records_sealed = metrics.records_sealed
+        self.spool_lag = metrics.spool_lag
+        self.pool_level = metrics.pool_level
+
+    # -- engine -----------------------------------------------------------------
+
+    def call_started(self, facts: CallFacts) -> None:
+        self._metrics.call_started(facts.trunk_a, "in")
+        self._metrics.call_started(facts.trunk_b, "out")
+        self._about(AuditEvent.CALL_STARTED, facts)
+
+    def call_answered(self, facts: CallFacts, *, setup_s: float) -> None:
+        self._metrics.setup_latency(setup_s)
+        self._about(AuditEvent.CALL_ANSWERED, facts)
+
+    def call_ended(self, facts: CallFacts, termination: Termination) -> None:
+        self._metrics.call_ended(facts.trunk_a, "in", termination.reason.value)
+        self._metrics.call_ended(facts.trunk_b, "out", termination.reason.value)
+        self._about(
+            AuditEvent.CALL_ENDED, facts, status=termination.status or None, reason=termination.reason.value
+        )
+
+    def call_unrecorded(self, facts: CallFacts, *, reason: str) -> None:
+        self._metrics.refused("unrecorded")
+        self._about(AuditEvent.CALL_UNRECORDED, facts, reason=reason)
+
+    def _about(
+        self, event: AuditEvent, facts: CallFacts, *, status: int | None = None, reason: str | None = None
+    ) -> None:
+        self._audit.write(
+            AuditLine(
+                event=event,
+                call_uid=facts.call_uid,
+                trunk=facts.trunk_a,
+                far_trunk=facts.trunk_b,
+                tenant_handle=facts.tenant_handle.hex(),
+                status=status,
+                reason=reason,
+            )
+        )
+
+    def leg_up(self, trunk: str) -> None:
+        self._metrics.leg_up(trunk)
+
+    def leg_down(self, trunk: str) -> None:
+        self._metrics.leg_down(trunk)
+
+    def leg_secured(self, facts: CallFacts, *, leg: LegRole, suite: str) -> None:
+        del facts, leg
+        self._metrics.srtp_suite(suite)
+
+    def refused(self, *, trunk: str | None, reason: str, status: int) -> None:
+        self._metrics.refused(reason)
+        self._audit.write(
+            AuditLine(event=AuditEvent.REQUEST_REFUSED, trunk=trunk, reason=reason, status=status or None)
+        )
+
+    def peer(self, event: PeerEvent) -> None:
+        if event.outcome == _CLOSED:
+            self._audit.write(AuditLine(event=AuditEvent.PEER_CLOSED, trunk=event.trunk, source=event.source))
+            return
+        self._metrics.handshake(event.outcome)
+        accepted = event.outcome == _ACCEPTED
+        self._audit.write(
+            AuditLine(
+                event=AuditEvent.PEER_ACCEPTED if accepted else AuditEvent.PEER_REFUSED,
+                trunk=event.trunk,
+                source=event.source,
+                fingerprint=event.fingerprint,
+                reason=None if accepted else event.outcome,
+            )
+        )
+
+    def tap_overruns(self, count: int) -> None:
+        self._metrics.tap_overruns(count)
+
+    def fault(self, *, where: str, call_uid: str | None) -> None:
+        self._metrics.refused("internal_fault")
+        self._audit.write(AuditLine(event=AuditEvent.FAULT, reason=_label(where), call_uid=call_uid or None))
+
+    # -- recorder ---------------------------------------------------------------
+
+    def recording_started(self, *, file_id: bytes, call_uid: str) -> None:
+        self._metrics.recording_started(file_id=file_id, call_uid=call_uid)
+        self._audit.write(
+            AuditLine(event=AuditEvent.RECORDING_STARTED, file_id=file_id.hex(), call_uid=call_uid)
+        )
+
+    def recording_finished(self, *, file_id: bytes, call_uid: str, state: str, size_bytes: int) -> None:
+        self._metrics.recording_finished(
+            file_id=file_id, call_uid=call_uid, state=state, size_bytes=size_bytes
+        )
+        self._audit.write(
+            AuditLine(
+                event=AuditEvent.RECORDING_FINISHED,
+                file_id=file_id.hex(),
+                call_uid=call_uid or None,
+                reason=state,
+            )
+        )
+
+    def recording_failed(self, *, file_id: bytes, call_uid: str, reason: str) -> None:
+        self._metrics.recording_failed(file_id=file_id, call_uid=call_uid, reason=reason)
+        self._audit.write(
+            AuditLine(
+                event=AuditEvent.RECORDING_FAILED,
+                file_id=file_id.hex(),
+                call_uid=call_uid or None,
+                reason=reason,
+            )
+        )
+
+    def key_requested(self, *, provider: str, seconds: float, error: str | None) -> None:
+        self._metrics.key_requested(provider=provider, seconds=seconds, error=error)
+        if error is not None:
+            self._audit.write(AuditLine(event=AuditEvent.KEY_FAILED, reason=_label(error)))
+
+    # -- process ----------------------------------------------------------------
+
+    def service(self, *, started: bool) -> None:
+        """The process serves, or does no longer."""
+        event = AuditEvent.SERVICE_STARTED if started else AuditEvent.SERVICE_STOPPED
+        self._audit.write(AuditLine(event=event))
+
+    def certificate_reloaded(self, *, fingerprint: str, taken: bool) -> None:
+        """New files were taken, or refused; `fingerprint` is of the certificate now in force."""
+        event = AuditEvent.CERTIFICATE_RELOADED if taken else AuditEvent.CERTIFICATE_REFUSED
+        self._audit.write(AuditLine(event=event, fingerprint=fingerprint))
+
+
+def _label(name: str) -> str:
+    """A class or callback name in the form of a label: onCallState -> on_call_state."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
