@@ -112,9 +112,12 @@ bool flow_may_send(pjsip_transport *transport)
     return allowed;
 }
 
+/* A datagram socket is no connection: pjsua holds it and would use it after it
+ * is gone. What comes over it is dropped each time. */
 void flow_close(pjsip_transport *transport, bool at_once)
 {
-    pjsip_transport_shutdown2(transport, at_once);
+    if (!(transport->flag & PJSIP_TRANSPORT_DATAGRAM))
+        pjsip_transport_shutdown2(transport, at_once);
 }
 
 /* ---- reports to Python ---- */

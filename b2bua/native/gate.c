@@ -141,9 +141,14 @@ static bool copy_headers(pj_pool_t *pool, PyObject *headers, pjsip_hdr *list)
     bool ok = items != NULL;
 
     for (Py_ssize_t i = 0; ok && i < PySequence_Fast_GET_SIZE(items); i++) {
-        PyObject *name_text, *value_text;
+        PyObject *pair = PySequence_Fast_GET_ITEM(items, i), *name_text, *value_text;
         pj_str_t name, value;
-        ok = PyArg_ParseTuple(PySequence_Fast_GET_ITEM(items, i), "UU:gate header", &name_text, &value_text) &&
+        if (!PyTuple_Check(pair)) {
+            PyErr_Format(PyExc_TypeError, "gate: a header is a tuple of two, not %R", pair);
+            ok = false;
+            break;
+        }
+        ok = PyArg_ParseTuple(pair, "UU:gate header", &name_text, &value_text) &&
              copy_line(pool, name_text, &name) && copy_line(pool, value_text, &value);
         if (ok)
             pj_list_push_back(list, pjsip_generic_string_hdr_create(pool, &name, &value));

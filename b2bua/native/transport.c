@@ -79,7 +79,7 @@ static bool copy_ciphers(listener *entry, PyObject *ciphers)
     for (Py_ssize_t i = 0; !PyErr_Occurred() && i < PySequence_Fast_GET_SIZE(list); i++) {
         long cipher = PyLong_AsLong(PySequence_Fast_GET_ITEM(list, i));
         if (!PyErr_Occurred() && !pj_ssl_cipher_is_supported((pj_ssl_cipher)cipher))
-            PyErr_Format(PyExc_ValueError, "ciphers: 0x%lx is not in this OpenSSL", cipher);
+            PyErr_Format(PyExc_ValueError, "ciphers: 0x%x is not in this OpenSSL", (unsigned int)cipher);
         entry->ciphers[entry->cipher_count++] = (pj_ssl_cipher)cipher;
     }
     Py_DECREF(list);

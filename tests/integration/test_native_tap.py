@@ -153,7 +153,9 @@ def test_a_full_ring_loses_the_newest_and_the_time_line_keeps_its_length(pj: PjP
     assert abs(first.gap_frames + second.gap_frames - lost * TICK) <= 3 * TICK
     assert abs(first.seconds + second.seconds - (second.at_ns - start) / 1e9) < 0.1
     assert stats(pj, tap)["overruns"] == 2 * lost
-    assert strength(first.audio[5 * RATE_HZ - 1600 : 5 * RATE_HZ], 500) > 3000, "what came first was overwritten"
+    assert strength(first.audio[5 * RATE_HZ - 1600 : 5 * RATE_HZ], 500) > 3000, (
+        "what came first was overwritten"
+    )
     assert strength(second.audio[-1600:], 500) > 3000
 
 
