@@ -82,11 +82,21 @@ def _version_of(python: Path) -> str:
 
 def read_requirements(setup_cfg: Path) -> tuple[str, ...]:
     """The requirements of the project and of the extras that development uses."""
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read(setup_cfg)
+    parser = _read_setup_cfg(setup_cfg)
     texts = [parser["options"]["install_requires"]]
     texts += [parser["options.extras_require"][extra] for extra in _EXTRAS]
     return tuple(line.strip() for text in texts for line in text.splitlines() if line.strip())
+
+
+def _read_setup_cfg(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(path)
+    return parser
+
+
+def _describes_project(section: str) -> bool:
+    """Whether a section of setup.cfg is about the project, not about a development tool."""
+    return section == "metadata" or section.split(".")[0] == "options"
 
 
 def _install(environment: Environment, requirements: Sequence[str]) -> None:
@@ -109,9 +119,13 @@ def _install_project(environment: Environment, prefix: Prefix) -> None:
 
 def _project_key(tree: Path, prefix: Prefix) -> str:
     """Hash of what the installed project depends on: its metadata, its extension and the prefix."""
-    files = [tree / name for name in ("setup.cfg", "setup.py", "pyproject.toml")]
+    parser = _read_setup_cfg(tree / "setup.cfg")
+    described = [repr(sorted(parser[name].items())) for name in parser.sections() if _describes_project(name)]
+    files = [tree / "setup.py", tree / "pyproject.toml"]
     files += sorted(path for path in (tree / "b2bua/native").glob("*.[ch]") if path.is_file())
-    return sha256_fields(str(prefix.path), *(f"{path.name} {sha256_file(path)}" for path in files))
+    return sha256_fields(
+        str(prefix.path), *described, *(f"{path.name} {sha256_file(path)}" for path in files)
+    )
 
 
 def _pip(environment: Environment, *arguments: str, variables: dict[str, str] | None = None) -> None:
