@@ -52,11 +52,12 @@ def ensure_environment(tree: Path, prefix: Prefix) -> Environment:
             sha256_fields(*requirements),
             lambda: _install(environment, requirements),
         )
+        wheel = prefix.required_wheel
         once_per_key(
             environment,
             "pjsua2",
-            prefix.wheel_sha256,
-            lambda: install_wheel(prefix.wheel, sha256=prefix.wheel_sha256, python=str(environment.python)),
+            wheel.sha256,
+            lambda: install_wheel(wheel.path, sha256=wheel.sha256, python=str(environment.python)),
         )
         once_per_key(
             environment, "project", _project_key(tree, prefix), lambda: _install_project(environment, prefix)
@@ -96,7 +97,7 @@ def _read_setup_cfg(path: Path) -> configparser.ConfigParser:
 
 def _describes_project(section: str) -> bool:
     """Whether a section of setup.cfg is about the project, not about a development tool."""
-    return section == "metadata" or section.split(".")[0] == "options"
+    return section == "metadata" or section.split(".", maxsplit=1)[0] == "options"
 
 
 def _install(environment: Environment, requirements: Sequence[str]) -> None:

@@ -18,18 +18,35 @@ INFO_FILE = "sealtrunk-build.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltWheel:
+    """The pjsua2 wheel of a prefix, and its hash as recorded when it was built."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
     """A finished prefix.
 
     Attributes:
         path: Holds `include`, `lib` and `wheels`.
-        wheel: The pjsua2 wheel in it.
-        wheel_sha256: Its hash, as recorded when it was built.
+        wheel: None in the build that leaves the defects in: the product never runs on that.
     """
 
     path: Path
-    wheel: Path
-    wheel_sha256: str
+    wheel: BuiltWheel | None
+
+    @property
+    def required_wheel(self) -> BuiltWheel:
+        """The wheel.
+
+        Raises:
+            BuildError: This prefix has none.
+        """
+        if self.wheel is None:
+            raise BuildError(f"{self.path} is built without the mending patches and has no pjsua2 module")
+        return self.wheel
 
 
 def prefix_path(recipe: Recipe) -> Path:
@@ -47,12 +64,14 @@ def find_prefix(recipe: Recipe) -> Prefix | None:
     if not (path / INFO_FILE).is_file():
         return None
     info = json.loads((path / INFO_FILE).read_text())
-    wheel = path / "wheels" / info["wheel"]
-    if not wheel.is_file() or sha256_file(wheel) != info["wheel_sha256"]:
+    if info["wheel"] is None:
+        return Prefix(path=path, wheel=None)
+    wheel = BuiltWheel(path=path / "wheels" / info["wheel"], sha256=info["wheel_sha256"])
+    if not wheel.path.is_file() or sha256_file(wheel.path) != wheel.sha256:
         raise BuildError(
-            f"{wheel} is not the file that was built there; remove {path} and run the set-up again"
+            f"{wheel.path} is not the file that was built there; remove {path} and run the set-up again"
         )
-    return Prefix(path=path, wheel=wheel, wheel_sha256=info["wheel_sha256"])
+    return Prefix(path=path, wheel=wheel)
 
 
 def ensure_prefix(recipe: Recipe) -> Prefix:
@@ -94,23 +113,30 @@ def _build(recipe: Recipe) -> None:
             stage=stage,
             log=log,
         )
-        wheel = build_wheel(
-            pjproject=work / "pjproject",
-            release=recipe.pjproject.release,
-            label=f"sealtrunk.{recipe.digest[:12]}",
-            prefix=final,
-            stage=stage,
-            log=log,
+        wheel = (
+            _build_wheel(recipe, source=work / "pjproject", stage=stage, log=log) if recipe.mended else None
         )
         _write_info(recipe, stage=stage, wheel=wheel)
         shutil.copyfile(log, stage / "build.log")
         publish(stage, final)
 
 
-def _write_info(recipe: Recipe, *, stage: Path, wheel: Path) -> None:
-    """Write what others need to compile and link against the prefix, and to install its wheel."""
+def _build_wheel(recipe: Recipe, *, source: Path, stage: Path, log: Path) -> BuiltWheel:
+    wheel = build_wheel(
+        pjproject=source,
+        release=recipe.pjproject.release,
+        label=f"sealtrunk.{recipe.digest[:12]}",
+        prefix=prefix_path(recipe),
+        stage=stage,
+        log=log,
+    )
     digest = sha256_file(wheel)
     wheel.with_suffix(".whl.sha256").write_text(f"{digest}  {wheel.name}\n")
+    return BuiltWheel(path=wheel, sha256=digest)
+
+
+def _write_info(recipe: Recipe, *, stage: Path, wheel: BuiltWheel | None) -> None:
+    """Write what others need to compile and link against the prefix, and to install its wheel."""
     info = {
         "pjproject": recipe.pjproject.release,
         "libsrtp": recipe.libsrtp.release,
@@ -118,7 +144,7 @@ def _write_info(recipe: Recipe, *, stage: Path, wheel: Path) -> None:
         "patches": [path.name for path in recipe.patches],
         "defines": list(DEFINES),
         "libraries": [*LIBRARIES, "srtp2"],
-        "wheel": wheel.name,
-        "wheel_sha256": digest,
+        "wheel": wheel.path.name if wheel else None,
+        "wheel_sha256": wheel.sha256 if wheel else None,
     }
     (stage / INFO_FILE).write_text(json.dumps(info, indent=2) + "\n")

@@ -34,7 +34,8 @@ def main() -> int:
             return 0
         prefix = ensure_prefix(recipe)
         if arguments.install_into:
-            install_wheel(prefix.wheel, sha256=prefix.wheel_sha256, python=arguments.install_into)
+            wheel = prefix.required_wheel
+            install_wheel(wheel.path, sha256=wheel.sha256, python=arguments.install_into)
         print(prefix.path)
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
