@@ -1,0 +1,14 @@
+"""Media transports of the patched pjproject: packets that are under way while the transport changes hands."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.pj_attack import run_check
+
+
+@pytest.mark.parametrize(("case", "expected"), [("switch", "1 0"), ("stay", "0 1")])
+def test_source_address_of_a_packet_outlives_a_new_attach(case: str, expected: str) -> None:
+    run = run_check("rtp.c", case)
+    assert run.returncode == 0, run
+    assert run.stdout.strip() == expected
