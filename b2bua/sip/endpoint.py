@@ -34,6 +34,14 @@ CLOCK_RATE_HZ = 8000
 PTIME_MS = 20
 RESAMPLE_QUALITY = 4
 """speexdsp quality 7 at 5.7 us per 20 ms frame; the library's default picks quality 10 at 27 us."""
+PREFETCH_MS = 60
+"""A stream starts, or starts again after running dry, with so much audio in hand: three packets of jitter.
+
+Without a prefetch every late packet shifts the stream by 20 ms and the discard algorithms shift it back later; both are
+audible and both blur a recording. With it time is only shifted when the buffer runs dry or full.
+"""
+JITTER_BUFFER_MS = 240
+"""Bound of the delay that a sender's faster clock or a burst can build up; above it the oldest audio goes."""
 CALL_HEADROOM = 32
 """Call slots above admission: pjsua answers 486 when it has none, and we want our own 503 first."""
 
@@ -173,6 +181,9 @@ def _endpoint_config(settings: Settings) -> pj.EpConfig:
     media.ptime = PTIME_MS
     media.quality = RESAMPLE_QUALITY
     media.noVad = True
+    media.jbInit = media.jbMinPre = media.jbMaxPre = PREFETCH_MS
+    media.jbMax = JITTER_BUFFER_MS
+    media.jbDiscardAlgo = pj.PJMEDIA_JB_DISCARD_NONE
     media.ecTailLen = 0
     media.sndAutoCloseTime = -1
     media.hasIoqueue = True
