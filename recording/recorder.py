@@ -189,8 +189,8 @@ class Recorder:
         return is_done
 
     def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until every tenant has a data key. For start-up; not for the SIP or pump thread."""
-        return self._pool.wait_ready(timeout_s) and self.readiness().is_ready
+        """Wait until every tenant's keys are in stock. For start-up; not for the SIP or pump thread."""
+        return self._pool.wait_ready(timeout_s, level=self._settings.pool.size) and self.readiness().is_ready
 
     def readiness(self) -> Readiness:
         """What stands in the way of recording a call now, and what will if nobody acts."""

@@ -29,9 +29,11 @@ from recording.spool_state import (
     segment_path,
     sync_directory,
 )
+from recording.sync_threads import SyncThreads
 from recording.uploader import Stored, Uploader, UploadJob
 
 RETRY_INTERVAL_S: Final = 0.05
+SYNC_BATCH: Final = 64  # each holds a second descriptor while it is synced
 INDEX_BACKLOG: Final = (
     100_000  # entries kept while the index cannot be written; recovery rebuilds what is lost beyond
 )
@@ -103,6 +105,7 @@ class Spool:
         self._flush_asked = 0
         self._flush_done = 0
         self._thread: threading.Thread | None = None
+        self._sync_threads = SyncThreads()
         # Of the spool thread alone from here on; `_free_bytes` and `_index_problem` are read elsewhere.
         self._segments: dict[bytes, SpooledSegment] = {}
         self._failing: dict[bytes, SpooledSegment] = {}
@@ -240,6 +243,7 @@ class Spool:
                     due_ns = time.monotonic_ns() + self._interval_ns
             self._close_all()
         finally:
+            self._sync_threads.close()
             with self._changed:
                 self._is_running = False
                 self._changed.notify_all()
@@ -253,7 +257,7 @@ class Spool:
             return self._is_stopping, self._flush_asked
 
     def _take_messages(self) -> None:
-        """Handle what waits, then write; called between syncs too, so that a slow disk does not hold up writing."""
+        """Handle what waits, then write."""
         with self._changed:
             messages, self._messages = self._messages, deque()
         now_ns = time.monotonic_ns()
@@ -282,16 +286,20 @@ class Spool:
                 segment.final_records = records
                 return segment
             case _Abandon(segment, error):
-                if not segment.is_given_up:
-                    self._write(segment, message.at_ns)
-                if not segment.is_given_up:
-                    self._give_up(segment, error)
+                self._abandon(segment, error)
                 return None
             case Stored():
                 self._settle(message)
                 return None
             case _:
                 assert_never(message)
+
+    def _abandon(self, segment: SpooledSegment, error: RecordingError) -> None:
+        """Unless it has failed already, or was finished first."""
+        if segment.final_records is None and segment.file_id in self._segments:
+            self._write(segment, time.monotonic_ns())
+            if not segment.is_given_up:
+                self._give_up(segment, error)
 
     def _create(self, segment: SpooledSegment, head: bytes) -> None:
         self._segments[segment.file_id] = segment
@@ -315,18 +323,12 @@ class Spool:
             self._failing.pop(segment.file_id, None)
 
     def _commit(self, asked: int) -> None:
-        """The group commit: sync every file that was written to, then end those that are finished."""
-        if self._is_directory_dirty:
-            self._sync_directory()
-        for segment in list(self._segments.values()):
-            if segment.is_dirty and not segment.is_given_up:
-                self._sync(segment)
-                self._take_messages()
-        ended = [segment for segment in self._segments.values() if self._is_ended(segment)]
-        marked = [segment for segment in ended if self._mark_ended(segment)]
-        if marked and self._sync_directory():
-            for segment in marked:
-                self._hand_over(segment, IndexState.COMPLETE)
+        """The group commit: sync every file that was written to, then end those that are finished.
+
+        What arrives meanwhile is written meanwhile, so that a slow disk does not hold up writing.
+        """
+        self._sync_segments()
+        self._end_segments()
         self._write_index()
         self._look_at_space()
         self._observer.spool_lag(seconds=self._lag_ns / _NS_PER_S, queued_bytes=self._queued_bytes)
@@ -334,6 +336,39 @@ class Spool:
         with self._changed:
             self._flush_done = asked
             self._changed.notify_all()
+
+    def _sync_segments(self) -> None:
+        dirty = [segment for segment in self._segments.values() if segment.is_dirty]
+        if self._is_directory_dirty:
+            self._sync_directory()
+        for start in range(0, len(dirty), SYNC_BATCH):
+            self._sync_batch(dirty[start : start + SYNC_BATCH])
+
+    def _sync_batch(self, dirty: list[SpooledSegment]) -> None:
+        segments: list[SpooledSegment] = []
+        jobs: list[Callable[[], None]] = []
+        for segment in dirty:
+            if segment.file_id in self._segments:  # it may have failed while the batch before was synced
+                try:
+                    jobs.append(segment.begin_sync())
+                    segments.append(segment)
+                except OSError as error:
+                    self._give_up(segment, spool_error(segment.path, error))
+        for segment, failure in zip(segments, self._sync(jobs), strict=True):
+            if failure is not None and segment.file_id in self._segments:
+                self._give_up(segment, spool_error(segment.path, failure))
+
+    def _end_segments(self) -> None:
+        """Mark, then hand over. A full disk is waited for here: the recordings themselves are safe already."""
+        ended = [segment for segment in self._segments.values() if self._is_ended(segment)]
+        failures = self._sync([segment.begin_mark_ended() for segment in ended])
+        if ended and self._sync_directory():
+            for segment, failure in zip(ended, failures, strict=True):
+                if failure is None:
+                    self._hand_over(segment, IndexState.COMPLETE)
+
+    def _sync(self, jobs: list[Callable[[], None]]) -> list[OSError | None]:
+        return self._sync_threads.run(jobs, meanwhile=self._take_messages)
 
     def _look_at_space(self) -> None:
         try:
@@ -344,12 +379,6 @@ class Spool:
     def _is_ended(self, segment: SpooledSegment) -> bool:
         return segment.final_records is not None and segment.is_drained and not segment.is_dirty
 
-    def _sync(self, segment: SpooledSegment) -> None:
-        try:
-            segment.sync()
-        except OSError as error:
-            self._give_up(segment, spool_error(segment.path, error))
-
     def _sync_directory(self) -> bool:
         """Whether names are durable. If not, no segment ends now; the next commit tries again."""
         try:
@@ -358,14 +387,6 @@ class Spool:
             self._is_directory_dirty = True
             return False
         self._is_directory_dirty = False
-        return True
-
-    def _mark_ended(self, segment: SpooledSegment) -> bool:
-        """Whether the state file says `ended`. A full disk is waited for: the recording itself is safe already."""
-        try:
-            segment.mark_ended()
-        except OSError:
-            return False
         return True
 
     def _give_up(self, segment: SpooledSegment, error: RecordingError) -> None:

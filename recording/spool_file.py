@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from recording.errors import RecordingError
-from recording.spool_state import SpoolError, SpoolState, segment_path, write_state
+from recording.spool_state import SpoolError, SpoolState, segment_path, sync_state, write_state
 
 WRITE_RETRY_S: Final = (
     2.0  # a full disk is given this long to get room; what is sealed meanwhile waits in the queue
@@ -61,6 +62,7 @@ class SpooledSegment:
         self._disk = disk
         self._fd = -1
         self._waiting: deque[bytes] = deque()
+        self._is_state_synced = False
         self._head_len = 0
         self._written = 0
         self._failing_since_ns: int | None = None
@@ -94,7 +96,7 @@ class SpooledSegment:
         if self.path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         self.is_ours = True
-        write_state(self._directory, self.state)
+        write_state(self._directory, self.state, sync=False)
         self._fd = os.open(
             self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE
         )
@@ -125,19 +127,31 @@ class SpooledSegment:
             released += len(self._waiting.popleft())
         return released
 
-    def sync(self) -> None:
-        """Make what was written durable.
+    def begin_sync(self) -> Callable[[], None]:
+        """A job for another thread that makes durable what was written so far. It raises OSError.
 
-        Raises OSError; what is on disk is unknown then, and the segment must be given up.
+        What is on disk is unknown then, and the segment must be given up. The job has a descriptor of its own, so
+        that the segment may be closed meanwhile. Raises OSError where there is none to be had.
         """
-        self._disk.fdatasync(self._fd)
+        fd = os.dup(self._fd)
         self.is_dirty = False
+        is_state_synced, self._is_state_synced = self._is_state_synced, True
 
-    def mark_ended(self) -> None:
-        """Say in the state file that FINAL is on disk. Raises OSError."""
+        def job() -> None:
+            try:
+                if not is_state_synced:
+                    sync_state(self._directory, self.file_id)
+                self._disk.fdatasync(fd)
+            finally:
+                os.close(fd)
+
+        return job
+
+    def begin_mark_ended(self) -> Callable[[], None]:
+        """A job for another thread that says in the state file that FINAL is on disk. It raises OSError."""
         assert self.final_records == self.records, "every sealed record was written"
         self.state = replace(self.state, ended=self.records)
-        write_state(self._directory, self.state)
+        return functools.partial(write_state, self._directory, self.state)
 
     def give_up(self, error: RecordingError) -> int:
         """Keep the whole records that are on disk, drop what waits, close, tell the owner; the bytes dropped."""

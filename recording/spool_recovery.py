@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from recording.errors import FormatError, TruncatedRecordingError
+from recording.format.header import MAGIC
 from recording.format.slots import parse_area
 from recording.index import IndexEntry, IndexState, RecordingIndex, utc_hour
 from recording.reader import read_head
@@ -35,7 +37,8 @@ from recording.spool_state import (
 )
 
 # Held while files are recovered whose state file is lost, so that two recoveries do not meet on one.
-_ORPHANS: str = "0" * 32
+_ORPHANS: Final = "0" * 32
+_BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,8 @@ class _Recovery:
         except TruncatedRecordingError:
             return self._without_records(state)
         except FormatError as error:
+            if _is_blank(path):
+                return self._without_records(state)
             entry = state.entry(IndexState.CORRUPT, size_bytes=path.stat().st_size)
             self._index.put([entry])
             return RecoveredFile(entry=entry, problem=f"left alone in the spool: {error}")
@@ -221,6 +226,18 @@ def _state(path: Path) -> SpoolState | None:
 
 def _is_owner(name: str) -> bool:
     return len(name) == len(_ORPHANS) and set(name) <= set("0123456789abcdef") and name != _ORPHANS
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether nothing of the head reached the disk: a few bytes of it, or zeros where a power cut left them."""
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC))
+        if MAGIC.startswith(start):
+            return True
+        while not any(start):
+            if not (start := file.read(_BLOCK_BYTES)):
+                return True
+    return False
 
 
 def _state_from_head(path: Path) -> SpoolState | None:

@@ -135,10 +135,11 @@ def state_path(directory: Path, file_id: bytes) -> Path:
     return directory / f"{file_id.hex()}{STATE_EXTENSION}"
 
 
-def write_state(directory: Path, state: SpoolState) -> None:
+def write_state(directory: Path, state: SpoolState, *, sync: bool = True) -> None:
     """Replace the state file.
 
-    Its content is durable on return, its name once the directory is synced. Raises OSError.
+    With `sync` its content is durable on return, its name once the directory is synced. Without, both are to be
+    synced later. Raises OSError; the former state file is there then.
     """
     path = state_path(directory, state.file_id)
     temporary = path.with_suffix(".json.tmp")
@@ -147,11 +148,21 @@ def write_state(directory: Path, state: SpoolState) -> None:
         with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
             file.write(state.build())
             file.flush()
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         temporary.rename(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_state(directory: Path, file_id: bytes) -> None:
+    """Make the content of a state file durable that was written without `sync`. Raises OSError."""
+    fd = os.open(state_path(directory, file_id), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def remove_spooled(directory: Path, file_id: bytes) -> None:

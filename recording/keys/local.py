@@ -11,7 +11,6 @@ import hmac
 import os
 import secrets
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from recording.format.slots import KeySlot, SlotProvider
 from recording.keys.errors import ContextMismatchError, KeyConfigurationError, UnknownKeyError
 from recording.keys.provider import DEK_BYTES, DataKey, KeyContext
-from recording.settings import KeySettings, LocalKeySettings
+from recording.settings import LocalKeySettings, RecordingSettings
 
 KEK_BYTES: Final = 32
 WRAPPED_BYTES: Final = DEK_BYTES + 8  # RFC 3394: one 64-bit block more than what is wrapped
@@ -162,7 +161,7 @@ def create_kek(path: Path) -> bytes:
     return key_id(kek)
 
 
-def check_environment(keys: Mapping[str, KeySettings], *, production: bool) -> tuple[str, ...]:
+def check_environment(settings: RecordingSettings, *, production: bool) -> tuple[str, ...]:
     """What is wrong with the key sections for this environment; empty when nothing is.
 
     A local key lies beside the data it protects, so production refuses it.
@@ -171,8 +170,8 @@ def check_environment(keys: Mapping[str, KeySettings], *, production: bool) -> t
         return ()
     return tuple(
         f'keys.{name}: a local key is for development, production refuses it; use kind = "aws-kms"'
-        for name, settings in keys.items()
-        if isinstance(settings, LocalKeySettings)
+        for name, key in settings.keys.items()
+        if isinstance(key, LocalKeySettings)
     )
 
 

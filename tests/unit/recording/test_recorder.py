@@ -69,7 +69,6 @@ class Bench:
     def start(self) -> None:
         self.recorder.start()
         assert self.recorder.wait_ready(10)
-        assert self.recorder._pool.wait_ready(10, level=self.settings.pool.size)
 
     def open(self, meta: RecordingMeta = META, layout: Layout = Layout.MIXED) -> CallRecording:
         return self.recorder.open(

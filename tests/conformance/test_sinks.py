@@ -1,0 +1,147 @@
+"""The contract that every sink passes: whole or not at all, never replaced, repeatable."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from recording.sinks.local import LocalSink
+from recording.sinks.retry import RetryingSink
+from recording.sinks.sink import ObjectConflictError, ObjectMissingError, ObjectName, Sink
+from support.memory_sink import MemorySink
+
+NAME = ObjectName(
+    tenant_handle=b"T" * 16, file_id=b"F" * 16, started_hour=datetime(2026, 3, 31, 23, tzinfo=UTC)
+)
+KEY = f"{'54' * 16}/2026/03/{'46' * 16}.crec"
+
+
+@pytest.fixture(params=["local", "local-across-file-systems", "memory", "retrying"])
+def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sink]:
+    if request.param == "memory":
+        yield MemorySink()
+    elif request.param == "local-across-file-systems":
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+            assert Path(directory).stat().st_dev != tmp_path.stat().st_dev
+            yield LocalSink(Path(directory) / "store")
+    else:
+        local = LocalSink(tmp_path / "store")
+        yield local if request.param == "local" else RetryingSink(local)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / f"{NAME.file_id.hex()}.crec"
+    path.write_bytes(os.urandom(3 << 20))
+    path.chmod(0o600)
+    return path
+
+
+def read(sink: Sink, key: str = KEY) -> bytes:
+    with sink.open(key) as file:
+        return file.read()
+
+
+def test_what_is_put_is_there_and_can_be_read_from_the_middle(sink: Sink, source: Path) -> None:
+    content = source.read_bytes()
+    sink.health()
+    assert sink.size(KEY) is None
+    assert sink.put(source, NAME) == len(content)
+    assert sink.size(KEY) == len(content)
+    with sink.open(KEY) as file:
+        file.seek(1 << 20)
+        assert file.read(100) == content[1 << 20 : (1 << 20) + 100]
+    assert read(sink) == content
+
+
+def test_putting_the_same_again_succeeds(sink: Sink, source: Path) -> None:
+    content = source.read_bytes()
+    sink.put(source, NAME)
+    source.write_bytes(content)
+    assert sink.put(source, NAME) == len(content)
+    assert read(sink) == content
+
+
+def test_a_move_that_was_interrupted_after_the_move_succeeds(sink: Sink, source: Path) -> None:
+    content = source.read_bytes()
+    sink.put(source, NAME)
+    source.unlink(missing_ok=True)
+    assert sink.put(source, NAME) == len(content)
+
+
+@pytest.mark.parametrize("change", ["other content", "shorter", "longer", "empty"])
+def test_an_object_is_never_replaced(sink: Sink, source: Path, change: str) -> None:
+    content = source.read_bytes()
+    sink.put(source, NAME)
+    other = {
+        "other content": content[:-1] + bytes([content[-1] ^ 1]),
+        "shorter": content[:-1],
+        "longer": content + b"\0",
+        "empty": b"",
+    }[change]
+    source.write_bytes(other)
+    with pytest.raises(ObjectConflictError):
+        sink.put(source, NAME)
+    assert read(sink) == content
+    assert source.read_bytes() == other, "what was refused stays where it was"
+
+
+def test_what_is_nowhere_is_missing(sink: Sink, tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissingError):
+        sink.put(tmp_path / "none.crec", NAME)
+    with pytest.raises(ObjectMissingError):
+        sink.open(KEY)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "x",
+        "../" + KEY,
+        "/" + KEY,
+        KEY + "/..",
+        KEY.upper(),
+        KEY.replace("/03/", "/13/"),
+        KEY + "\n",
+        f"{KEY}\0",
+    ],
+)
+def test_no_key_leads_out_of_the_store(sink: Sink, source: Path, key: str) -> None:
+    sink.put(source, NAME)
+    with pytest.raises(ObjectMissingError):
+        sink.open(key)
+    with pytest.raises(ObjectMissingError):
+        sink.size(key)
+    assert sink.size(KEY)
+
+
+def test_the_name_tells_the_utc_month_and_nothing_finer() -> None:
+    assert NAME.key == KEY
+    local = datetime(2026, 4, 1, 1, tzinfo=timezone(timedelta(hours=2)))
+    assert ObjectName(tenant_handle=b"T" * 16, file_id=b"F" * 16, started_hour=local).key == KEY
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_the_local_sink_takes_the_file_and_keeps_it_private(
+    tmp_path: Path, source: Path, across: bool
+) -> None:
+    before = os.umask(0)
+    try:
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if across else tmp_path) as directory:
+            sink = LocalSink(Path(directory) / "store")
+            sink.put(source, NAME)
+            assert not source.exists()
+            path = sink.path(KEY)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            for parent in list(path.parents)[:4]:
+                assert stat.S_IMODE(parent.stat().st_mode) == 0o700
+            assert [entry.name for entry in path.parent.iterdir()] == [path.name], "no temporary file is left"
+    finally:
+        os.umask(before)

@@ -1,0 +1,59 @@
+"""Disks that write short, fill up, fail or hang, as `recording.spool_file.Disk`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import threading
+
+from recording.spool_file import Disk
+
+
+class FaultyDisk:
+    """Writes really, but for what `faults` says. Remembers what was ever put at each offset of each file.
+
+    `short`: the chance that a write is cut short; `fail`: that it fails with `number`. `dead`: descriptors' inodes
+    whose writes all fail. `sync_error`: fails every sync.
+    """
+
+    def __init__(
+        self, *, seed: int = 1, short: float = 0, fail: float = 0, number: int = errno.ENOSPC
+    ) -> None:
+        self._random = random.Random(seed)
+        self.short, self.fail, self.number = short, fail, number
+        self.is_full = False
+        self.sync_error: int | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.sync_gate = threading.Event()
+        self.sync_gate.set()
+        self.entered = threading.Event()
+        self._counting = threading.Lock()
+        self.syncs = 0
+        self.failures = 0
+        self.shorts = 0
+        self.attempts: list[tuple[int, int, bytes]] = []
+
+    def disk(self) -> Disk:
+        return Disk(pwrite=self.pwrite, fdatasync=self.fdatasync)
+
+    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
+        self.entered.set()
+        self.gate.wait(30)
+        self.attempts.append((os.fstat(fd).st_ino, offset, bytes(data)))
+        if self.is_full or self._random.random() < self.fail:
+            self.failures += 1
+            raise OSError(self.number, os.strerror(self.number))
+        if self._random.random() < self.short:
+            self.shorts += 1
+            return os.pwrite(fd, data[: self._random.randrange(1, len(data) + 1)], offset)
+        return os.pwrite(fd, data, offset)
+
+    def fdatasync(self, fd: int) -> None:
+        self.sync_gate.wait(30)
+        with self._counting:
+            self.syncs += 1
+        if self.sync_error is not None:
+            raise OSError(self.sync_error, os.strerror(self.sync_error))
+        os.fdatasync(fd)

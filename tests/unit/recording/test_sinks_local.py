@@ -1,0 +1,117 @@
+"""What only the local sink and the retrying sink have to get right: errors of the disk, and when to try again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from recording.sinks.local import LocalSink
+from recording.sinks.retry import ATTEMPTS, RetryingSink
+from recording.sinks.sink import ObjectConflictError, ObjectName, SinkRefusedError, SinkUnavailableError
+from support.memory_sink import MemorySink
+
+NAME = ObjectName(tenant_handle=b"T" * 16, file_id=b"F" * 16, started_hour=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "spooled.crec"
+    path.write_bytes(b"sealed" * 1000)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.ENOSPC, SinkUnavailableError),
+        (errno.EDQUOT, SinkUnavailableError),
+        (errno.EIO, SinkUnavailableError),
+        (errno.EACCES, SinkRefusedError),
+        (errno.EROFS, SinkRefusedError),
+        (errno.EPERM, SinkRefusedError),
+    ],
+)
+def test_a_disk_error_leaves_the_source_and_says_what_to_do(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    sink = LocalSink(tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr("recording.sinks.local.os.link", fail)
+        with pytest.raises(error, match=os.strerror(number)):
+            sink.put(source, NAME)
+    assert source.exists()
+    assert sink.size(NAME.key) is None
+    assert sink.put(source, NAME) == 6000
+
+
+def test_a_directory_that_is_a_file_is_refused(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "store").write_bytes(b"")
+    with pytest.raises(SinkRefusedError):
+        LocalSink(tmp_path / "store").put(source, NAME)
+    with pytest.raises(SinkRefusedError):
+        LocalSink(tmp_path / "store").health()
+
+
+def test_a_move_interrupted_between_link_and_unlink_is_finished(tmp_path: Path, source: Path) -> None:
+    sink = LocalSink(tmp_path / "store")
+    target = sink.path(NAME.key)
+    target.parent.mkdir(parents=True)
+    os.link(source, target)
+    assert sink.put(source, NAME) == 6000
+    assert not source.exists()
+    assert target.stat().st_nlink == 1
+
+
+def test_retrying_tries_a_bounded_number_of_times(source: Path) -> None:
+    memory = MemorySink()
+    sink = RetryingSink(memory, first_pause_s=0.001)
+    memory.failures = [SinkUnavailableError("busy")] * (ATTEMPTS - 1)
+    assert sink.put(source, NAME) == 6000
+    assert memory.attempts == ATTEMPTS
+    memory.failures = [SinkUnavailableError("busy")] * (ATTEMPTS + 1)
+    with pytest.raises(SinkUnavailableError):
+        sink.put(source, NAME)
+    assert memory.attempts == 2 * ATTEMPTS
+
+
+@pytest.mark.parametrize("error", [SinkRefusedError("no"), ObjectConflictError("other")])
+def test_what_is_refused_is_not_repeated(source: Path, error: SinkRefusedError | ObjectConflictError) -> None:
+    memory = MemorySink()
+    memory.failures = [error]
+    with pytest.raises(type(error)):
+        RetryingSink(memory, first_pause_s=0.001).put(source, NAME)
+    assert memory.attempts == 1
+
+
+def test_stop_ends_a_pause_at_once(source: Path) -> None:
+    memory = MemorySink()
+    sink = RetryingSink(memory, first_pause_s=600)
+    memory.failures = [SinkUnavailableError("busy")] * 9
+    raised = []
+
+    def put() -> None:
+        try:
+            sink.put(source, NAME)
+        except SinkUnavailableError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    assert memory.entered.wait(10)
+    sink.stop()
+    thread.join(10)
+    assert len(raised) == 1
+    assert memory.attempts == 1
+
+
+def test_at_least_one_attempt() -> None:
+    with pytest.raises(ValueError, match="attempts"):
+        RetryingSink(MemorySink(), attempts=0)
