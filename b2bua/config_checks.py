@@ -8,8 +8,8 @@ from pathlib import Path
 
 from b2bua.config_document import Document, Report, Section, dotted
 from b2bua.config_lines import KeyPath
-from b2bua.config_shape import LocalKey, TrunkTable
-from b2bua.config_values import HostPort, PortRange
+from b2bua.config_shape import AWSKey, LocalKey, TrunkTable
+from b2bua.config_values import KMS_KEY, HostPort, PortRange
 from b2bua.settings import Environment
 
 PORTS_PER_CALL = 4
@@ -166,6 +166,17 @@ def check_environment(document: Document, report: Report) -> None:
             report.add(section.key("provider"), "a local key is for development, production refuses it", cure)
 
 
+def check_regions(document: Document, report: Report) -> None:
+    """A key is asked for in its own region only."""
+    for section in document.keys.values():
+        if section is None or not isinstance(section.value, AWSKey) or not section.good("key_id", "region"):
+            continue
+        match = KMS_KEY.fullmatch(section.value.key_id)
+        if match is not None and match["region"] != section.value.region:
+            what = f"the key is of region {match['region']}, not {section.value.region}"
+            report.add(section.key("region"), what, f'write "{match["region"]}", or name another key')
+
+
 def check_directories(document: Document, report: Report) -> None:
     """Spool, recordings and index are three places."""
     section = document.recording
@@ -211,6 +222,7 @@ ALL_CHECKS = (
     check_ports,
     check_addresses,
     check_environment,
+    check_regions,
     check_directories,
     check_limits,
 )

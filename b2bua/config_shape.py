@@ -67,6 +67,7 @@ HandleValue = Annotated[bytes, _read(values.read_handle)]
 NumberValue = Annotated[str, _read(values.read_emergency_number)]
 DigitsValue = Annotated[str, _read(values.read_digits)]
 HeaderValue = Annotated[str, _read(values.read_header_name)]
+KMSKeyValue = Annotated[str, _read(values.read_kms_key)]
 HTTPSValue = Annotated[str, _read(values.read_https_url)]
 ChunkSizeValue = Annotated[int, _read(values.read_chunk_size)]
 PathText = Annotated[str, Field(min_length=1)]
@@ -237,7 +238,7 @@ class AWSKey(Table):
     """A key-encryption key in AWS KMS. Credentials come from boto3's own chain, never from this file."""
 
     provider: ProviderValue = _key("Which provider holds the key-encryption key.", '"aws-kms"')
-    key_id: str = _key("Key id, ARN or alias.", '"alias/recordings"', min_length=1, max_length=2048)
+    key_id: KMSKeyValue = _key("ARN of the key.", f'"{values.KMS_KEY_EXAMPLE}"')
     region: str = _key("AWS region.", '"eu-central-1"', pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$")
     endpoint_url: HTTPSValue | None = _key(
         "Another endpoint, https only. Default: the region's.", '"https://kms.example.test"', default=None

@@ -26,6 +26,12 @@ LOWEST_PORT, HIGHEST_PORT = 1, 65535
 LOWEST_RTP_PORT = 1024
 """Below it a process needs privileges that a media server must not hold."""
 
+KMS_KEY = re.compile(
+    r"arn:aws[a-z-]*:kms:(?P<region>[a-z0-9-]+):[0-9]{12}:key/"
+    r"(?:mrk-[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+)
+KMS_KEY_EXAMPLE = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NAME = re.compile(r"[a-z](?:[a-z0-9_-]{0,30}[a-z0-9])?")
@@ -397,6 +403,17 @@ def read_https_url(value: object) -> str:
         raise refuse(
             "the endpoint is not an https address of a host",
             'write it like "https://kms.eu-central-1.amazonaws.com"',
+        )
+    return text
+
+
+def read_kms_key(value: object) -> str:
+    """The ARN of a key. An alias can be pointed at another key; a bare id doesn't say whose it is."""
+    text = _text(value, f'"{KMS_KEY_EXAMPLE}"')
+    if KMS_KEY.fullmatch(text) is None:
+        raise refuse(
+            f"{text!r} is not the ARN of a KMS key",
+            f'write it like "{KMS_KEY_EXAMPLE}"; aliases are not taken',
         )
     return text
 

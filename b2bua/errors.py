@@ -80,3 +80,9 @@ class CommandError(B2BUAError):
     """
 
     exit_code = 77
+
+
+class FindingsError(B2BUAError):
+    """A probed TLS server falls short of the policy: each line is one finding."""
+
+    exit_code = 78

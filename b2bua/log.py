@@ -24,6 +24,8 @@ _LEVELS: Final = {
     LogLevel.ERROR: logging.ERROR,
 }
 
+_OUR_PACKAGES: Final = frozenset({"b2bua", "recording", "tls"})
+
 _ID: Final = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}|[0-9a-f]{64}")
 """Random ids and fingerprints by their length. A phone number has at most 15 digits (ITU-T E.164)."""
 _ID_FIELDS: Final = frozenset(
@@ -76,9 +78,9 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # it may be set up again, for a command and then as the file says
     )
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler = _Handler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -90,11 +92,28 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
         )
     )
     root = logging.getLogger()
-    root.handlers = [handler]
-    # Other people's libraries tell at debug and info what they send: from them warnings are enough.
-    root.setLevel(max(level, logging.WARNING))
-    for name in ("b2bua", "recording", "tls"):
-        logging.getLogger(name).setLevel(level)
+    root.handlers = [*(other for other in root.handlers if not isinstance(other, _Handler)), handler]
+    handler.addFilter(_is_ours_or_warning)
+    root.setLevel(level)
+
+
+def _is_ours_or_warning(record: logging.LogRecord) -> bool:
+    """Other people's libraries tell at debug and info what they send: from them warnings are enough."""
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _OUR_PACKAGES
+
+
+class _Handler(logging.Handler):
+    """Writes to `stream`, or to whatever standard error is at the time."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            (self._stream or sys.stderr).write(f"{self.format(record)}\n")
+        except OSError:
+            self.handleError(record)
 
 
 def _renderer(form: LogFormat) -> Processor:

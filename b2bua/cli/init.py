@@ -116,7 +116,8 @@ def _print_next_steps(result: InitResult) -> None:
     output.print_line("Next:")
     output.print_line(f"  b2bua check {result.configuration}")
     output.print_line(f"  b2bua serve {result.configuration}")
-    output.print_line(f"  b2bua tls check 127.0.0.1:{result.sip_port} -c {result.configuration}")
+    probed = f"127.0.0.1:{result.sip_port} --name {identity_of('edge')} --no-certificate"
+    output.print_line(f"  b2bua tls check {probed} -c {result.configuration}")
     output.print_line(
         "For development only: whoever can read this directory can read every recording made with it."
     )

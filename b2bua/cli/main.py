@@ -9,8 +9,10 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+from b2bua import log
 from b2bua.cli import output
 from b2bua.errors import B2BUAError
+from b2bua.settings import LogLevel, LogSettings
 from recording.errors import RecordingError
 from tls.errors import TLSError
 
@@ -33,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         What `run_command` returns. Bad arguments end the process with 2, as argparse does.
     """
     words = sys.argv[1:] if argv is None else argv
+    log.set_up(LogSettings(level=LogLevel.WARNING))
     return run_command(build_parser(_modules(words)).parse_args(words))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from b2bua.config import MAX_FILE_BYTES, PATH_VARIABLE, default_path, load
+from b2bua.config_values import KMS_KEY_EXAMPLE
 from b2bua.errors import ConfigurationError, ConfigurationProblem
 from b2bua.settings import (
     Codec,
@@ -85,7 +86,7 @@ ttl_s = 60
 refill_per_request = 1
 [keys.cloud]
 provider = "aws-kms"
-key_id = "alias/recordings"
+key_id = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 region = "eu-central-1"
 endpoint_url = "https://127.0.0.1:5000"
 ca = "{ca}"
@@ -125,7 +126,7 @@ format = "json"
     assert (recording.layout, recording.chunk_size, recording.record_ms) == (Layout.SPLIT, 4096, 100)
     assert (recording.pool.size, recording.pool.ttl_s, recording.pool.refill_per_request) == (2, 60, 1)
     assert recording.keys["cloud"] == AWSKMSKeySettings(
-        key_id="alias/recordings",
+        key_id="arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
         region="eu-central-1",
         endpoint_url="https://127.0.0.1:5000",
         ca_path=ca,
@@ -225,7 +226,10 @@ def test_production_takes_a_kms_key_and_another_authority(file: ConfigurationFil
     file.replace("tls/edge.pem", str(material.certificate_path))
     file.replace("tls/edge.key", str(material.private_key_path))
     file.replace("tls/development-ca.pem", str(material.trust_path))
-    file.replace('provider = "local"', 'provider = "aws-kms"\nkey_id = "alias/r"\nregion = "eu-central-1"')
+    file.replace(
+        'provider = "local"',
+        f'provider = "aws-kms"\nkey_id = "{KMS_KEY_EXAMPLE}"\nregion = "eu-central-1"',
+    )
     file.replace(file.text.splitlines()[file.line("kek =") - 1] + "\n", "")
     assert file.load().environment is Environment.PRODUCTION
 
