@@ -241,6 +241,13 @@ def test_audio_that_does_not_follow_on_is_the_writers_fault() -> None:
     assert verify(reader(data)).is_complete
 
 
+def test_audio_of_no_channels_is_the_writers_fault() -> None:
+    opened = reader(DATA)
+    opened._meta = replace(META, channels=0)
+    with pytest.raises(MalformedContentError, match="frame of 0 bytes"):
+        list(opened.audio())
+
+
 def test_a_verdict_counts_records_and_audio() -> None:
     verdict = verify(reader(DATA))
     assert (str(verdict), verdict.records, verdict.audio_bytes, verdict.detail) == ("complete", 7, 18000, "")

@@ -49,6 +49,10 @@ def test_the_head_carries_the_given_identifiers_and_spends_no_index() -> None:
     assert (writer.records, writer.size_bytes) == (0, BODY)
 
 
+def test_a_segment_that_meta_does_not_number_is_the_first() -> None:
+    assert parse_head(segment_writer(meta=replace(META, segment=None)).head()).core.segment_no == 0
+
+
 def test_meta_is_record_0_and_comes_with_the_first_call() -> None:
     writer = segment_writer(first_position=9000)
     first = writer.flush()
@@ -260,6 +264,8 @@ def test_a_segment_ends_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
         writer.append(bytes(4080))
     with pytest.raises(SegmentFullError):
         writer.event(HOLD)
+    with pytest.raises(SegmentFullError):
+        writer.flush()
     size += len(writer.finish(ended_by="b", reason="segment"))
     assert size <= limits.MAX_SEGMENT_BYTES
 
