@@ -38,10 +38,10 @@ imports: setup-test ## the import direction
 	@$(BIN)/lint-imports
 
 docs: setup-test ## write the pages that are generated from code
-	@$(BIN)/python packaging/generate_docs.py
+	@$(BIN)/python docs/generate.py
 
 docs-current: setup-test
-	@$(BIN)/python packaging/generate_docs.py --check
+	@$(BIN)/python docs/generate.py --check
 
 bench: setup-test ## measure; prints JSON
 	@$(BIN)/python -m tests.bench $(ARGS)
