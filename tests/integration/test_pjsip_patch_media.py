@@ -12,3 +12,10 @@ def test_source_address_of_a_packet_outlives_a_new_attach(case: str, expected: s
     run = run_check("rtp.c", case)
     assert run.returncode == 0, run
     assert run.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("case", ["new", "active"])
+def test_port_of_the_bridge_is_freed_by_its_clock(case: str) -> None:
+    run = run_check("conf.c", case)
+    assert run.returncode == 0, run
+    assert run.stdout.split() == ["0", "1", "1"]
