@@ -282,8 +282,8 @@ def _extension_policies(usage: Usage) -> tuple[verification.ExtensionPolicy, ver
     """Policies for CA certificates and for the leaf.
 
     They start from the library's Web PKI rules. Key identifiers become optional, since private CAs often leave them
-    out and no decision rests on them; the leaf's subject alternative name is `identity`'s business; usages are
-    checked per direction.
+    out and no decision rests on them. The leaf's subject alternative name is `identity`'s business and its usages are
+    `usage_gap`'s; of a CA that is limited to some usages, the direction asked for must be one.
     """
     agnostic = verification.Criticality.AGNOSTIC
     wanted = usage.value
@@ -298,12 +298,6 @@ def _extension_policies(usage: Usage) -> tuple[verification.ExtensionPolicy, ver
         ):
             raise ValueError(f"the CA {short_name_of(certificate)} may not issue for {usage.label}")
 
-    def check_leaf_usage(
-        _policy: verification.Policy, certificate: x509.Certificate, allowed: x509.ExtendedKeyUsage
-    ) -> None:
-        if wanted not in allowed:
-            raise ValueError(f"{short_name_of(certificate)} lacks {usage.label}")
-
     ca_policy = (
         verification.ExtensionPolicy.webpki_defaults_ca()
         .may_be_present(x509.AuthorityKeyIdentifier, agnostic, None)
@@ -314,7 +308,7 @@ def _extension_policies(usage: Usage) -> tuple[verification.ExtensionPolicy, ver
         verification.ExtensionPolicy.webpki_defaults_ee()
         .may_be_present(x509.AuthorityKeyIdentifier, agnostic, None)
         .may_be_present(x509.SubjectAlternativeName, agnostic, None)
-        .require_present(x509.ExtendedKeyUsage, agnostic, check_leaf_usage)
+        .require_present(x509.ExtendedKeyUsage, agnostic, None)
     )
     return ca_policy, leaf_policy
 
@@ -395,7 +389,7 @@ def _issuers(leaf: x509.Certificate, pool: Sequence[x509.Certificate]) -> list[x
     """The issuers of a leaf as far as the pool holds them, nearest first; for diagnosis only."""
     found: list[x509.Certificate] = []
     current = leaf
-    while len(found) <= _DIAGNOSIS_DEPTH:
+    while True:
         issuer = next((one for one in pool if one != current and is_issued_by(current, one)), None)
         if issuer is None or issuer in found:
             break

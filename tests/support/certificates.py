@@ -123,6 +123,7 @@ class Issuer:
     rsa_bits: int = 2048
     ca_usages: Sequence[x509.ObjectIdentifier] | None = None
     ca_lifetime: timedelta = 365 * DAY
+    ca_names: Sequence[x509.GeneralName] = ()
     intermediate_curve: str = "secp256r1"
 
     def __post_init__(self) -> None:
@@ -299,7 +300,7 @@ class Issuer:
     def _ca_recipe(self, name: str, key: PrivateKey) -> Recipe:
         return Recipe(
             subject=name,
-            names=[],
+            names=list(self.ca_names),
             key=key,
             start=self.now - 2 * DAY,
             end=self.now + self.ca_lifetime,

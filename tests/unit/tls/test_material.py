@@ -174,6 +174,15 @@ def trust_with_a_leaf(issuer: Issuer, files: TLSMaterialSettings) -> TLSMaterial
     return replace(files, trust_path=issuer.write_trust("trust.pem", issuer.root, issuer.entities["edge"]))
 
 
+def trust_malformed(issuer: Issuer, files: TLSMaterialSettings) -> TLSMaterialSettings:
+    named = Issuer(issuer.directory / "named", name="Named", ca_names=[x509.DNSName("ca.example")])
+    der = named.root.certificate.public_bytes(serialization.Encoding.DER)
+    assert b"ca.example" in der
+    damaged = x509.load_der_x509_certificate(der.replace(b"ca.example", b"\xffa.example"))
+    pem = damaged.public_bytes(serialization.Encoding.PEM)
+    return replace(files, trust_path=issuer.write_trust("trust.pem", issuer.root, pem))
+
+
 def trust_writable(issuer: Issuer, files: TLSMaterialSettings) -> TLSMaterialSettings:
     files.trust_path.chmod(0o664)
     return files
@@ -232,6 +241,7 @@ def crl_writable(issuer: Issuer, files: TLSMaterialSettings) -> TLSMaterialSetti
         (trust_not_pem, ProblemCode.NOT_PEM),
         (trust_of_intermediates, ProblemCode.NO_CA),
         (trust_with_a_leaf, ProblemCode.NOT_A_CA),
+        (trust_malformed, ProblemCode.MALFORMED),
         (trust_writable, ProblemCode.WRITABLE_BY_OTHERS),
         (trust_expired, ProblemCode.EXPIRED),
         (trust_weak, ProblemCode.WEAK_KEY),
@@ -304,6 +314,13 @@ def test_one_expired_anchor_beside_a_good_one_is_a_warning(
     gone = Issuer(issuer.directory / "gone", name="Gone", ca_lifetime=timedelta(0))
     both = replace(files, trust_path=issuer.write_trust("both.pem", gone.root, issuer.root))
     assert [warning.code for warning in load(issuer, both).warnings] == [ProblemCode.EXPIRED]
+
+
+def test_an_anchor_counts_from_its_first_second(issuer: Issuer, files: TLSMaterialSettings) -> None:
+    start = issuer.root.certificate.not_valid_before_utc
+    assert load_trust(files, now=start).anchors == (issuer.root.certificate,)
+    with pytest.raises(MaterialError, match="none of its CA certificates is valid today"):
+        load_trust(files, now=start - timedelta(seconds=1))
 
 
 def test_intermediates_in_the_trust_file_are_no_anchors(issuer: Issuer, files: TLSMaterialSettings) -> None:

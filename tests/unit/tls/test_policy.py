@@ -217,6 +217,27 @@ def test_an_expired_intermediate_is_named(tmp_path: Path) -> None:
     assert refusal(verifier.verify_client, chain) is RefusalReason.EXPIRED
 
 
+def test_the_first_second_counts_and_the_last_does_not(
+    issuer: Issuer, verifier: PeerVerifier, clock: Clock
+) -> None:
+    entity = issuer.entity("carrier", HOST)
+    clock.now = entity.certificate.not_valid_before_utc
+    verifier.verify_client([entity.pem])
+    clock.now -= timedelta(seconds=1)
+    assert refusal(verifier.verify_client, [entity.pem]) is RefusalReason.NOT_YET_VALID
+    clock.now = entity.certificate.not_valid_after_utc
+    assert refusal(verifier.verify_client, [entity.pem]) is RefusalReason.EXPIRED
+
+
+def test_an_expired_ca_beside_the_path_is_not_the_reason(
+    issuer: Issuer, verifier: PeerVerifier, tmp_path: Path
+) -> None:
+    stranger = Issuer(tmp_path / "stranger", name="Stranger")
+    gone = Issuer(tmp_path / "gone", name="Gone", ca_lifetime=timedelta(0))
+    chain = [stranger.entity("carrier", HOST).pem, gone.root.pem]
+    assert refusal(verifier.verify_client, chain) is RefusalReason.UNTRUSTED
+
+
 def test_an_expired_anchor_is_none(tmp_path: Path) -> None:
     issuer = Issuer(tmp_path, ca_lifetime=10 * DAY)
     pem = issuer.entity("carrier", HOST).pem
@@ -352,7 +373,7 @@ def test_a_list_that_expires_while_running_refuses(issuer: Issuer, clock: Clock)
     pem = issuer.entity("carrier", HOST).pem
     verifier = PeerVerifier(trust_with_crl(issuer, issuer.write_crl(), now=issuer.now), clock=clock)
     verifier.verify_client([pem])
-    clock.now += 8 * DAY
+    clock.now = issuer.now - timedelta(hours=1) + 7 * DAY
     assert refusal(verifier.verify_client, [pem]) is RefusalReason.REVOCATION_UNKNOWN
     verifier.adopt(
         trust_with_crl(issuer, issuer.write_crl("new.pem", issuer.crl(start=clock.now)), now=clock.now)
@@ -395,7 +416,7 @@ def test_revocation_on_any_of_two_lists_counts(issuer: Issuer, clock: Clock) -> 
 @pytest.mark.parametrize(
     ("make", "code"),
     [
-        (lambda issuer: issuer.crl(lifetime=timedelta(minutes=30)), ProblemCode.CRL_UNUSABLE),
+        (lambda issuer: issuer.crl(lifetime=timedelta(hours=1)), ProblemCode.CRL_UNUSABLE),
         (lambda issuer: issuer.crl(start=issuer.now + DAY), ProblemCode.CRL_UNUSABLE),
         (
             lambda issuer: issuer.crl(
