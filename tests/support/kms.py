@@ -4,22 +4,23 @@ answers as told.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import http.server
 import ipaddress
 import json
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import boto3
 from cryptography import x509
@@ -209,11 +210,15 @@ def json_reply(document: object, *, status: int = 200) -> Reply:
     return Reply(status=status, body=json.dumps(document).encode())
 
 
-@contextmanager
+@contextlib.contextmanager
 def https_server(
-    files: ServerFiles, answer: Answer, *, maximum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    files: ServerFiles,
+    answer: Answer,
+    *,
+    maximum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    port: int = 0,
 ) -> Iterator[str]:
-    """A real HTTPS server on a free port; yields its URL."""
+    """A real HTTPS server, by default on a free port; yields its URL. Connections are cut when it ends."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -245,6 +250,12 @@ def https_server(
 
     class Server(http.server.ThreadingHTTPServer):
         daemon_threads = True
+        connections: ClassVar[list[socket.socket]] = []
+
+        def get_request(self) -> tuple[socket.socket, object]:
+            connection, address = super().get_request()
+            self.connections.append(connection)
+            return connection, address
 
         def handle_error(self, request: object, client_address: object) -> None:
             del request, client_address  # handshakes that fail on purpose are the client's to report
@@ -253,7 +264,7 @@ def https_server(
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.maximum_version = maximum_version
     context.load_cert_chain(files.certificate_path, files.key_path)
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -262,3 +273,6 @@ def https_server(
         finally:
             server.shutdown()
             thread.join(10)
+            for connection in server.connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)

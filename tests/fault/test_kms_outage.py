@@ -1,0 +1,422 @@
+"""A key service that is away, slow, hostile or wrong: one typed error each, within the time that was given."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from recording.errors import RecordingError
+from recording.format.slots import KeySlot, SlotProvider
+from recording.keys.aws_kms import ATTEMPTS, CIPHERTEXT_MAX, AWSKMSProvider
+from recording.keys.errors import (
+    ContextMismatchError,
+    KeyAnswerError,
+    KeyConfigurationError,
+    KeyUnavailableError,
+    NoKeyError,
+    NotPermittedError,
+    UnknownKeyError,
+)
+from recording.keys.https import ANSWER_MAX_BYTES
+from recording.keys.pool import KeyPool, TenantKey
+from recording.keys.provider import KeyContext
+from recording.settings import AWSKMSKeySettings, PoolSettings
+from support.kms import (
+    REGION,
+    TEST_CREDENTIALS,
+    Reply,
+    ServerFiles,
+    https_server,
+    issue_server_files,
+    json_reply,
+    kms_settings,
+)
+from support.observers import ListeningObserver
+
+ARN = f"arn:aws:kms:{REGION}:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+OTHER_ARN = ARN[:-1] + "c"
+CONTEXT = KeyContext(file_id=b"F" * 16, tenant_handle=b"T" * 16)
+DEK = bytes(range(32))
+BLOB = b"wrapped"
+SLOT = KeySlot(provider=SlotProvider.AWS_KMS, key_id=ARN.encode(), wrapped=BLOB)
+
+
+def encoded(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+GOOD = {"Plaintext": encoded(DEK), "CiphertextBlob": encoded(BLOB), "KeyId": ARN}
+
+
+class Service:
+    """Answers as told and counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.asked: list[tuple[str, dict[str, object]]] = []
+        self.replies: list[Reply] = []
+        self.reply = json_reply(GOOD)
+
+    def __call__(self, operation: str, request: dict[str, object]) -> Reply:
+        self.asked.append((operation, request))
+        return self.replies.pop(0) if self.replies else self.reply
+
+
+def refusal(code: str, status: int = 400) -> Reply:
+    return json_reply({"__type": code, "message": "no"}, status=status)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> ServerFiles:
+    return issue_server_files(tmp_path_factory.mktemp("kms"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def credentials() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in TEST_CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared_service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def service(shared_service: Service) -> Service:
+    shared_service.reset()
+    return shared_service
+
+
+@pytest.fixture(scope="module")
+def url(files: ServerFiles, shared_service: Service) -> Iterator[str]:
+    with https_server(files, shared_service) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def shared_provider(url: str, files: ServerFiles, credentials: None) -> AWSKMSProvider:
+    """boto3 takes half a second to make a client."""
+    return AWSKMSProvider("main", kms_settings(url, files, key_id=ARN, timeout_s=10))
+
+
+@pytest.fixture
+def provider(shared_provider: AWSKMSProvider, service: Service) -> AWSKMSProvider:
+    return shared_provider
+
+
+def test_what_is_asked_and_what_is_made_of_the_answer(provider: AWSKMSProvider, service: Service) -> None:
+    key = provider.new_key(CONTEXT)
+    assert (key.dek, key.slot) == (DEK, SLOT)
+    context = {"crec-file": "46" * 16, "crec-tenant": "54" * 16}
+    assert service.asked == [
+        ("GenerateDataKey", {"KeyId": ARN, "KeySpec": "AES_256", "EncryptionContext": context})
+    ]
+    assert provider.unwrap(SLOT, CONTEXT) == DEK
+    assert service.asked[1] == (
+        "Decrypt", {"KeyId": ARN, "CiphertextBlob": encoded(BLOB), "EncryptionContext": context},
+    )  # fmt: skip
+    service.reply = json_reply({"CiphertextBlob": encoded(b"newer"), "KeyId": ARN, "SourceKeyId": ARN})
+    assert provider.rewrap(SLOT, CONTEXT) == replace(SLOT, wrapped=b"newer")
+    assert service.asked[2] == (
+        "ReEncrypt",
+        {
+            "CiphertextBlob": encoded(BLOB), "SourceKeyId": ARN, "SourceEncryptionContext": context,
+            "DestinationKeyId": ARN, "DestinationEncryptionContext": context,
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Plaintext": encoded(b"")},
+        {"Plaintext": encoded(DEK[:16])},
+        {"Plaintext": encoded(DEK[:31])},
+        {"Plaintext": encoded(DEK + b"\0")},
+        {"Plaintext": encoded(DEK * 2)},
+        {"Plaintext": "!"},
+        {"Plaintext": 7},
+        {"Plaintext": None},
+        {"CiphertextBlob": encoded(b"")},
+        {"CiphertextBlob": encoded(bytes(CIPHERTEXT_MAX + 1))},
+        {"CiphertextBlob": None},
+        {"KeyId": OTHER_ARN},
+        {"KeyId": "alias/recordings"},
+        {"KeyId": None},
+        {"KeyId": ["x"]},
+    ],
+)
+def test_an_answer_that_breaks_the_contract_is_thrown_away(
+    provider: AWSKMSProvider, service: Service, change: dict[str, object]
+) -> None:
+    service.reply = json_reply({**GOOD, **change})
+    with pytest.raises(KeyAnswerError):
+        provider.new_key(CONTEXT)
+    assert len(service.asked) == 1, "an answer is not asked for again"
+    service.reply = json_reply({**GOOD, "CiphertextBlob": encoded(bytes(CIPHERTEXT_MAX))})
+    assert len(provider.new_key(CONTEXT).slot.wrapped) == CIPHERTEXT_MAX
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xff\xfe", b"<html>", b"[" * 20_000,
+        b'{"Plaintext": {"a": 1}}', b'{"KeyId": ' + b"[" * 20_000,
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_no_answer(provider: AWSKMSProvider, service: Service, body: bytes) -> None:
+    service.reply = Reply(body=body)
+    with pytest.raises(KeyAnswerError):
+        provider.new_key(CONTEXT)
+
+
+def test_an_endless_answer_is_cut_short(provider: AWSKMSProvider, service: Service) -> None:
+    padding = {"Padding": "x" * (ANSWER_MAX_BYTES - len(json.dumps(GOOD)) - 100)}
+    service.reply = json_reply({**GOOD, **padding})
+    assert provider.new_key(CONTEXT).dek == DEK
+    service.reply = json_reply({**GOOD, "Padding": "x" * ANSWER_MAX_BYTES})
+    with pytest.raises(KeyAnswerError, match="longer than"):
+        provider.new_key(CONTEXT)
+    service.reply = json_reply(GOOD)
+    assert provider.new_key(CONTEXT).dek == DEK, "what was left of the answer is not taken for the next"
+
+
+@pytest.mark.parametrize("operation", ["unwrap", "rewrap"])
+def test_answers_to_other_operations_are_checked_too(
+    provider: AWSKMSProvider, service: Service, operation: str
+) -> None:
+    service.reply = json_reply({**GOOD, "SourceKeyId": OTHER_ARN, "KeyId": OTHER_ARN})
+    with pytest.raises(KeyAnswerError):
+        getattr(provider, operation)(SLOT, CONTEXT)
+    service.reply = json_reply({**GOOD, "Plaintext": encoded(DEK[:31]), "SourceKeyId": OTHER_ARN})
+    with pytest.raises(KeyAnswerError):
+        getattr(provider, operation)(SLOT, CONTEXT)
+    service.reply = json_reply({**GOOD, "SourceKeyId": ARN})
+    assert getattr(provider, operation)(SLOT, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error", "tries"),
+    [
+        ("AccessDeniedException", 400, NotPermittedError, 1),
+        ("UnrecognizedClientException", 400, NotPermittedError, 1),
+        ("ExpiredTokenException", 400, NotPermittedError, 1),
+        ("NotFoundException", 400, UnknownKeyError, 1),
+        ("DisabledException", 400, UnknownKeyError, 1),
+        ("KMSInvalidStateException", 400, UnknownKeyError, 1),
+        ("IncorrectKeyException", 400, UnknownKeyError, 1),
+        ("InvalidCiphertextException", 400, ContextMismatchError, 1),
+        ("ThrottlingException", 400, KeyUnavailableError, ATTEMPTS),
+        ("LimitExceededException", 400, KeyUnavailableError, ATTEMPTS),
+        ("DependencyTimeoutException", 500, KeyUnavailableError, ATTEMPTS),
+        ("KMSInternalException", 500, KeyUnavailableError, ATTEMPTS),
+        ("SomethingNew", 503, KeyUnavailableError, ATTEMPTS),
+        ("SomethingNew", 400, KeyAnswerError, 1),
+        ("Some\nthing <new>", 400, KeyAnswerError, 1),
+    ],
+)
+def test_each_refusal_is_what_it_is_and_only_passing_ones_are_repeated(
+    provider: AWSKMSProvider,
+    service: Service,
+    code: str,
+    status: int,
+    error: type[RecordingError],
+    tries: int,
+) -> None:
+    service.reply = refusal(code, status)
+    with pytest.raises(error) as caught:
+        provider.unwrap(SLOT, CONTEXT)
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+    assert len(service.asked) == tries
+
+
+@pytest.mark.parametrize(
+    "reply", [refusal("x", 500), refusal("ThrottlingException"), Reply(status=502, body=b"<html>")]
+)
+def test_a_passing_failure_is_got_over(provider: AWSKMSProvider, service: Service, reply: Reply) -> None:
+    service.replies = [reply] * (ATTEMPTS - 1)
+    assert provider.new_key(CONTEXT).dek == DEK
+    assert len(service.asked) == ATTEMPTS
+
+
+def test_a_server_that_does_not_answer_costs_the_time_that_was_given(
+    url: str, files: ServerFiles, service: Service
+) -> None:
+    hold = threading.Event()
+    service.reply = replace(json_reply(GOOD), hold=hold)
+    provider = AWSKMSProvider("main", kms_settings(url, files, key_id=ARN, timeout_s=0.5))
+    started = time.monotonic()
+    with pytest.raises(KeyUnavailableError):
+        provider.new_key(CONTEXT)
+    assert 0.4 < time.monotonic() - started < 3
+    hold.set()
+    patient = AWSKMSProvider("main", kms_settings(url, files, key_id=ARN, timeout_s=10))
+    assert patient.new_key(CONTEXT).dek == DEK
+
+
+def test_a_server_that_is_gone_and_comes_back(files: ServerFiles, service: Service) -> None:
+    with https_server(files, service) as url:
+        provider = AWSKMSProvider("main", kms_settings(url, files, key_id=ARN))
+        assert provider.new_key(CONTEXT).dek == DEK
+        provider.health()
+    with pytest.raises(KeyUnavailableError):
+        provider.new_key(CONTEXT)
+    with pytest.raises(KeyUnavailableError):
+        provider.health()
+    with https_server(files, service, port=int(url.rpartition(":")[2])):
+        assert provider.new_key(CONTEXT).dek == DEK
+
+
+def test_a_server_that_is_not_well_fails_its_health(provider: AWSKMSProvider, service: Service) -> None:
+    service.reply = Reply(status=400)
+    provider.health()
+    service.reply = Reply(status=503)
+    with pytest.raises(KeyUnavailableError, match="503"):
+        provider.health()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(
+    provider: AWSKMSProvider, service: Service, files: ServerFiles, status: int
+) -> None:
+    elsewhere = Service()
+    with https_server(files, elsewhere) as target:
+        service.reply = Reply(status=status, headers=(("Location", target),))
+        with pytest.raises(RecordingError):
+            provider.new_key(CONTEXT)
+    assert elsewhere.asked == []
+
+
+def test_a_server_of_another_authority_is_not_spoken_to(
+    tmp_path: Path, files: ServerFiles, service: Service
+) -> None:
+    stranger = issue_server_files(tmp_path)
+    with https_server(stranger, service) as url:
+        with pytest.raises(KeyUnavailableError, match="certificate verify failed"):
+            AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).new_key(CONTEXT)
+        assert service.asked == []
+        assert AWSKMSProvider("main", kms_settings(url, stranger, key_id=ARN)).new_key(CONTEXT).dek == DEK
+
+
+def test_a_server_of_another_name_is_not_spoken_to(url: str, files: ServerFiles, service: Service) -> None:
+    settings = kms_settings(url.replace("127.0.0.1", "localhost"), files, key_id=ARN)
+    with pytest.raises(KeyUnavailableError, match="localhost"):
+        AWSKMSProvider("main", settings).new_key(CONTEXT)
+    assert service.asked == []
+
+
+def test_tls_1_2_is_not_spoken(files: ServerFiles, service: Service) -> None:
+    with https_server(files, service, maximum_version=ssl.TLSVersion.TLSv1_2) as url:
+        with pytest.raises(KeyUnavailableError, match="(?i)protocol"):
+            AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).new_key(CONTEXT)
+    assert service.asked == []
+
+
+def test_the_environment_changes_neither_endpoint_nor_route(
+    provider: AWSKMSProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere")
+    assert provider.new_key(CONTEXT).dek == DEK
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    plain = AWSKMSProvider("main", AWSKMSKeySettings(key_id=ARN, region=REGION))
+    assert plain.describe()["endpoint"] == f"https://kms.{REGION}.amazonaws.com"
+
+
+def test_missing_credentials_are_said_to_be_missing(
+    provider: AWSKMSProvider, url: str, files: ServerFiles, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(NotPermittedError, match="credentials"):
+        AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).new_key(CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"endpoint_url": "http://kms.example"}, "https"),
+        ({"endpoint_url": "http://127.0.0.1:4566"}, "https"),
+        ({"endpoint_url": "127.0.0.1:4566"}, "https"),
+        ({"endpoint_url": "https://"}, "https"),
+        ({"key_id": "alias/recordings"}, "ARN"),
+        ({"key_id": "1234abcd-12ab-34cd-56ef-1234567890ab"}, "ARN"),
+        ({"key_id": f"arn:aws:kms:{REGION}:111122223333:alias/recordings"}, "ARN"),
+        ({"region": "us-east-1"}, "region"),
+        ({"timeout_s": 0.0}, "timeout_s"),
+        ({"timeout_s": 61.0}, "timeout_s"),
+        ({"ca_path": Path("/nowhere/ca.pem")}, "ca_path"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_before_anything_is_sent(
+    change: dict[str, object], message: str
+) -> None:
+    settings = AWSKMSKeySettings(key_id=ARN, region=REGION, endpoint_url="https://127.0.0.1:9")
+    AWSKMSProvider("main", settings)
+    with pytest.raises(KeyConfigurationError, match=message):
+        AWSKMSProvider("main", replace(settings, **change))  # type: ignore[arg-type]
+
+
+def test_a_trust_file_without_a_certificate_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("not a certificate")
+    settings = AWSKMSKeySettings(key_id=ARN, region=REGION, ca_path=tmp_path / "ca.pem")
+    with pytest.raises(KeyConfigurationError, match="ca_path"):
+        AWSKMSProvider("main", settings)
+
+
+def test_no_log_at_any_level_shows_a_data_key(
+    url: str, files: ServerFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    """botocore's parsers log whole answers at DEBUG."""
+    with caplog.at_level(logging.DEBUG):
+        provider = AWSKMSProvider("main", kms_settings(url, files, key_id=ARN))
+        provider.new_key(CONTEXT)
+        provider.unwrap(SLOT, CONTEXT)
+    text = caplog.text + "".join(repr(record.args) for record in caplog.records)
+    assert encoded(DEK) not in text
+    assert repr(DEK) not in text
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, logger="botocore.parsers"):
+        provider.new_key(CONTEXT)
+    assert encoded(DEK) in caplog.text, "the test sees what it looks for when the guard is lifted"
+
+
+def test_a_pool_rides_out_an_outage_and_refills_after_it(provider: AWSKMSProvider, service: Service) -> None:
+    pool = KeyPool(
+        tenants={"clinic": TenantKey(handle=b"T" * 16, provider="main")},
+        providers={"main": provider},
+        settings=PoolSettings(size=2),
+        observer=ListeningObserver(),
+    )
+    pool.start()
+    try:
+        assert pool.wait_ready(10, level=2)
+        service.reply = refusal("AccessDeniedException")
+        pool.take("clinic").wipe()
+        pool.take("clinic").wipe()
+        with pytest.raises(NoKeyError):
+            pool.take("clinic")
+        service.reply = json_reply(GOOD)
+        assert pool.wait_ready(20, level=2)
+        assert pool.problems() == {}
+    finally:
+        pool.stop()
