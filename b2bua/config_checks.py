@@ -12,6 +12,8 @@ from b2bua.config_shape import AWSKey, LocalKey, TrunkTable
 from b2bua.config_values import KMS_KEY, HostPort, PortRange
 from b2bua.settings import Environment
 
+MOST_TRUNKS = 60
+"""Of 128 accounts (packaging/pjsip/config_site.h), two a trunk, with a margin."""
 PORTS_PER_CALL = 4
 """Two legs, an RTP and an RTCP port each."""
 
@@ -216,6 +218,13 @@ def check_limits(document: Document, report: Report) -> None:
             report.add(trunk.key("max_calls"), what, "lower it or raise limits.max_calls")
 
 
+def check_trunk_count(document: Document, report: Report) -> None:
+    """Each trunk takes two of the SIP library's accounts."""
+    if len(document.trunks) > MOST_TRUNKS:
+        what = f"{len(document.trunks)} trunks are more than the {MOST_TRUNKS} that one process serves"
+        report.add(("trunks",), what, "split them over several processes, each with its own listener")
+
+
 ALL_CHECKS = (
     check_references,
     check_uniqueness,
@@ -225,4 +234,5 @@ ALL_CHECKS = (
     check_regions,
     check_directories,
     check_limits,
+    check_trunk_count,
 )

@@ -26,6 +26,9 @@ from b2bua.settings import (
 )
 from recording.settings import Layout, PoolSettings, RecordingSettings
 
+MOST_CALLS = 1000
+"""What the SIP library is built for, two legs each, with a margin (packaging/pjsip/config_site.h)."""
+
 
 class KeyProviderName(enum.Enum):
     """Values of `keys.NAME.provider`."""
@@ -292,7 +295,7 @@ class TrunkTable(Table):
         default=list(DEFAULT_SRTP_SUITES),
         min_length=1,
     )
-    max_calls: int = _key("Calls at once with a leg on this trunk.", "100", default=100, ge=1, le=10000)
+    max_calls: int = _key("Calls at once with a leg on this trunk.", "100", default=100, ge=1, le=MOST_CALLS)
     no_answer_s: int = _key("Seconds a call may ring.", "180", default=180, ge=5, le=600)
     pass_headers: list[HeaderValue] = _key(
         "Headers relayed to the other leg besides the standard ones.", '["X-Call-Reference"]', default=[]
@@ -312,7 +315,9 @@ class RouteTable(Table):
 class LimitsTable(Table):
     """Admission. Above a limit a call gets 503 with Retry-After."""
 
-    max_calls: int = _key("Calls at once.", "500", default=_default_of(Limits, "max_calls"), ge=1, le=10000)
+    max_calls: int = _key(
+        "Calls at once.", "500", default=_default_of(Limits, "max_calls"), ge=1, le=MOST_CALLS
+    )
     max_calls_per_s: int = _key(
         "New calls in a second.", "100", default=_default_of(Limits, "max_calls_per_s"), ge=1, le=10000
     )

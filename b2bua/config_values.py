@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from pydantic_core import PydanticCustomError
 
+from b2bua.call.headers import NEVER_PASSED
 from b2bua.settings import SIPTarget, SRTPSuite, URIScheme
 from recording.format.limits import CHUNK_SIZES
 
@@ -319,77 +320,19 @@ def read_digits(value: object) -> str:
 
 
 def read_header_name(value: object) -> str:
-    """A header field name, lower case, that a trunk may pass on; the ones this product sets itself are refused."""
+    """A header field name, lower case, that a trunk may pass on; what belongs to one leg is refused."""
     text = _text(value, '"X-Call-Reference"')
     if _TOKEN.fullmatch(text) is None:
         raise refuse(
             f"{text!r} is not a header name", 'write the name without colon or value: "X-Call-Reference"'
         )
-    if text.lower() in OWN_HEADERS:
+    if len(text) == 1:
+        raise refuse(f"{text!r} is a compact form", "write the header's long name")
+    if text.lower() in NEVER_PASSED:
         raise refuse(
             f"the header {text} belongs to one leg", "take it out: it is always made anew for the other leg"
         )
     return text.lower()
-
-
-OWN_HEADERS = frozenset(
-    {
-        *(
-            "via",
-            "v",
-            "from",
-            "f",
-            "to",
-            "t",
-            "call-id",
-            "i",
-            "cseq",
-            "contact",
-            "m",
-            "max-forwards",
-            "route",
-            "record-route",
-        ),
-        *(
-            "content-type",
-            "c",
-            "content-length",
-            "l",
-            "content-encoding",
-            "e",
-            "content-disposition",
-            "allow",
-            "supported",
-            "k",
-        ),
-        *(
-            "require",
-            "proxy-require",
-            "authorization",
-            "proxy-authorization",
-            "www-authenticate",
-            "proxy-authenticate",
-        ),
-        *(
-            "session-expires",
-            "x",
-            "min-se",
-            "rseq",
-            "rack",
-            "refer-to",
-            "r",
-            "referred-by",
-            "b",
-            "replaces",
-            "identity",
-            "y",
-            "path",
-        ),
-    }
-)
-"""Headers that carry one leg's routing, dialogue, body or credentials: relaying them would tie the legs
-together (RFC 7092).
-"""
 
 
 def read_https_url(value: object) -> str:

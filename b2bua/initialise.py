@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from b2bua.config_checks import PORTS_PER_CALL
+from b2bua.config_shape import MOST_CALLS
 from b2bua.config_values import HIGHEST_PORT, LOWEST_PORT, LOWEST_RTP_PORT
 from b2bua.errors import InitialisationError
 from recording.keys.errors import KeyConfigurationError
@@ -26,8 +27,6 @@ EDGE, CALLER, CALLEE, MONITOR = "edge", "caller", "callee", "monitor"
 DOMAIN = "example.test"
 """Source: RFC 2606 section 2: `.test` belongs to nobody."""
 
-MOST_CALLS = 5000
-"""Their RTP ports are as many as the search for free ones has room for."""
 _RTP_SEARCH = range(10000, 32000)
 """Below Linux's ephemeral ports (32768 on), so that no passing socket takes one of ours later."""
 

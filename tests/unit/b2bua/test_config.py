@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from b2bua.config import MAX_FILE_BYTES, PATH_VARIABLE, default_path, load
+from b2bua.config_checks import MOST_TRUNKS
 from b2bua.config_values import KMS_KEY_EXAMPLE
 from b2bua.errors import ConfigurationError, ConfigurationProblem
 from b2bua.settings import (
@@ -307,6 +308,23 @@ def test_two_tenants_may_not_share_a_handle(file: ConfigurationFile) -> None:
     problem = file.problem()
     assert (problem.key, problem.line) == ("tenants.ward.handle", file.line(handle.upper()))
     assert "tenants.clinic" in problem.what
+
+
+def test_more_trunks_than_one_process_serves(file: ConfigurationFile) -> None:
+    def add(first: int, last: int) -> None:
+        file.append(
+            "\n".join(
+                f'[trunks.t{n}]\nidentities = ["t{n}.test"]\nsources = ["::1"]\ntenant = "clinic"'
+                for n in range(first, last)
+            )
+        )
+
+    add(2, MOST_TRUNKS)
+    assert len(file.load().trunks) == MOST_TRUNKS
+    add(MOST_TRUNKS, MOST_TRUNKS + 1)
+    problem = file.problem()
+    assert (problem.key, problem.line) == ("trunks", file.line("[trunks.caller]"))
+    assert f"{MOST_TRUNKS + 1} trunks" in problem.what
 
 
 def test_secrets_are_not_repeated_in_the_message(file: ConfigurationFile) -> None:
