@@ -264,7 +264,7 @@ static void gate_response(pjsip_rx_data *rdata)
 {
     verdict result;
 
-    if (!rdata->msg_info.msg->body)
+    if (!rdata->msg_info.msg->body && !rdata->msg_info.ctype)
         return;
     ask_gate(rdata, &result);
     if (result.refused)
@@ -319,9 +319,16 @@ static pj_bool_t on_rx_gated_request(pjsip_rx_data *rdata)
     if (!result.refused)
         return PJ_FALSE;
     guard_count(EVENT_REQUESTS_REFUSED_BY_GATE);
-    if (rdata->msg_info.msg->line.req.method.id != PJSIP_ACK_METHOD)
-        pjsip_endpt_respond(pjsua_get_pjsip_endpt(), &gate_module, rdata, result.status,
-                            result.reason.slen ? &result.reason : NULL, &result.headers, NULL, NULL);
+    if (rdata->msg_info.msg->line.req.method.id == PJSIP_ACK_METHOD) {
+        /* It can't be answered. Without its answer it still confirms the dialog,
+         * which must be confirmed before a BYE may end it (RFC 3261 section 15). */
+        if (!rdata->msg_info.ctype)
+            return PJ_TRUE;
+        strip_body(rdata);
+        return PJ_FALSE;
+    }
+    pjsip_endpt_respond(pjsua_get_pjsip_endpt(), &gate_module, rdata, result.status,
+                        result.reason.slen ? &result.reason : NULL, &result.headers, NULL, NULL);
     return PJ_TRUE;
 }
 

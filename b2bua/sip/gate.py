@@ -86,7 +86,7 @@ class MessageGate:
             owner = self._handler.trunk_of_dialog(sip_call_id)
             if owner is not None and owner != trunk.name:
                 return Refusal(status=403, reason="foreign_dialog")
-        if body and (refused := self._judge_body(trunk, method, content_type, body)) is not None:
+        if (refused := self._judge_body(trunk, method, content_type, body)) is not None:
             if method == "ACK":
                 self._handler.answer_refused(sip_call_id, refused)
             return self._refuse_sdp(refused)
@@ -99,8 +99,10 @@ class MessageGate:
     ) -> SDPRefusal | None:
         if method not in _OFFERS and method != "ACK":
             return None
-        if (refused := judge_content_type(content_type)) is not None:
-            return refused
+        if content_type and (refused := judge_content_type(content_type)) is not None:
+            return refused  # also where pjsip could make nothing of the body and shows none
+        if not body:
+            return None
         role = SDPRole.OFFER if method in _OFFERS else SDPRole.ANSWER
         verdict = judge(body, role=role, allowed=trunk.srtp_suites)
         return verdict if isinstance(verdict, SDPRefusal) else None
