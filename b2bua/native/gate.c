@@ -295,14 +295,40 @@ static pj_bool_t on_rx_message(pjsip_rx_data *rdata)
     return PJ_FALSE;
 }
 
+/* pjsua says of every message that it takes REFER, SUBSCRIBE, Replaces and more;
+ * what the guard refuses must not be offered (RFC 3261 section 20.5 and 20.37). */
+static void keep_values(pjsip_generic_array_hdr *header, bool (*is_kept)(const pj_str_t *))
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; header && i < header->count; i++)
+        if (is_kept(&header->values[i]))
+            header->values[kept++] = header->values[i];
+    if (header)
+        header->count = kept;
+}
+
+static bool extension_is_supported(const pj_str_t *tag)
+{
+    return pj_stricmp2(tag, "timer") == 0 || pj_stricmp2(tag, "100rel") == 0;
+}
+
+static void trim_capabilities(pjsip_msg *message)
+{
+    keep_values(pjsip_msg_find_hdr(message, PJSIP_H_ALLOW, NULL), &method_is_allowed);
+    keep_values(pjsip_msg_find_hdr(message, PJSIP_H_SUPPORTED, NULL), &extension_is_supported);
+}
+
 static pj_status_t on_tx_message(pjsip_tx_data *tdata)
 {
     pjsip_transport *transport = tdata->tp_info.transport;
-    const pjsip_msg *message = tdata->msg;
+    pjsip_msg *message = tdata->msg;
     bool is_request = message->type == PJSIP_REQUEST_MSG;
 
-    if (transport && flow_may_send(transport))
+    if (transport && flow_may_send(transport)) {
+        trim_capabilities(tdata->msg);
         return PJ_SUCCESS;
+    }
     if (transport)
         guard_refuse(REFUSED_UNVERIFIED_SEND, transport, is_request ? &message->line.req.method.name : NULL,
                      is_request ? 0 : message->line.status.code);

@@ -87,6 +87,9 @@ PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *module = PyModule_Create(&definition);
 
+    /* pjlib writes to standard output from libCreate on, before its level can be
+     * set through pjsua; and what it writes names peers. */
+    pj_log_set_level(0);
     if (module && !fill(module))
         Py_CLEAR(module);
     return module;
