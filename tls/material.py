@@ -235,11 +235,12 @@ def _chain_problems(
                 what=f"certificate {number} was not issued by certificate {number + 1}",
                 cure="order the file leaf first, each certificate followed by the one that issued it",
             )
-    if len(chain) - 2 > profile.max_chain_depth:
+    between = sum(certificate.issuer != certificate.subject for certificate in chain[1:])
+    if between > profile.max_chain_depth:
         yield MaterialProblem(
             code=ProblemCode.TOO_DEEP,
             path=source.path,
-            what=f"{len(chain)} certificates are more than the profile's depth of {profile.max_chain_depth}",
+            what=f"{between} intermediates are more than the profile's depth of {profile.max_chain_depth}",
             cure="use a shorter chain",
         )
 

@@ -154,6 +154,10 @@ class Issuer:
         """Another certificate for the root's name and key, signed by it."""
         return self._sign(self._ca_recipe(self.name, self.root.key), self.root)
 
+    def signed_by_same_key(self, name: str) -> Entity:
+        """A root of another name on the root's key."""
+        return self._sign(self._ca_recipe(name, self.root.key), None)
+
     def below(self, entity: Entity) -> Issuer:
         """An issuer that signs leaves with `entity`, whatever that is."""
         lower = Issuer(self.directory, name=f"{self.name} below", now=self.now)

@@ -140,7 +140,7 @@ def chain_out_of_order(issuer: Issuer, files: TLSMaterialSettings) -> TLSMateria
 
 
 def chain_too_deep(issuer: Issuer, files: TLSMaterialSettings) -> TLSMaterialSettings:
-    return Issuer(issuer.directory / "deep", name="Deep", depth=5).material("edge", HOST)
+    return Issuer(issuer.directory / "deep", name="Deep", depth=4).material("edge", HOST)
 
 
 def sha1(issuer: Issuer, files: TLSMaterialSettings) -> TLSMaterialSettings:
@@ -301,6 +301,30 @@ def test_a_key_of_another_user_is_refused(
     assert problems(issuer, files).codes == {ProblemCode.KEY_FOREIGN_OWNER}
 
 
+def test_the_deepest_chain_allowed_loads_with_and_without_its_root(issuer: Issuer) -> None:
+    deep = Issuer(issuer.directory / "deep", name="Deep", depth=3)
+    files = deep.material("edge", HOST)
+    load(deep, files)
+    with files.certificate_path.open("ab") as stream:
+        stream.write(deep.root.pem)
+    load(deep, files)
+
+
+def test_our_certificate_counts_from_its_first_second_to_the_one_before_its_last(
+    issuer: Issuer, files: TLSMaterialSettings
+) -> None:
+    leaf = issuer.entities["edge"].certificate
+    load_material(files, now=leaf.not_valid_before_utc)
+    load_material(files, now=leaf.not_valid_after_utc - timedelta(seconds=1))
+    for moment, code in (
+        (leaf.not_valid_before_utc - timedelta(seconds=1), ProblemCode.NOT_YET_VALID),
+        (leaf.not_valid_after_utc, ProblemCode.EXPIRED),
+    ):
+        with pytest.raises(MaterialError) as caught:
+            load_material(files, now=moment)
+        assert caught.value.codes == {code}
+
+
 def test_expiring_soon_is_a_warning_on_the_day(issuer: Issuer) -> None:
     late = issuer.write("late", issuer.issue("late", [x509.DNSName(HOST)], lifetime=EXPIRY_WARNING))
     assert load(issuer, late).warnings == ()
@@ -347,7 +371,11 @@ def test_the_digest_follows_content_and_mode(issuer: Issuer, files: TLSMaterialS
     os.utime(files.certificate_path)
     assert load(issuer, files).digest == before
     files.private_key_path.chmod(0o400)
-    assert load(issuer, files).digest != before
+    changed = load(issuer, files).digest
+    assert changed != before
+    issuer.material("edge", HOST)
+    files.private_key_path.chmod(0o400)
+    assert load(issuer, files).digest not in (before, changed)
 
 
 def test_keys_that_are_neither_rsa_nor_ec_are_refused(issuer: Issuer) -> None:

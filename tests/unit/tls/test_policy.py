@@ -403,6 +403,21 @@ def test_every_ca_of_the_path_needs_a_list(tmp_path: Path) -> None:
     assert refusal(verifier(of_leaves, of_intermediates).verify_client, chain) is RefusalReason.REVOKED
 
 
+def test_a_list_speaks_of_one_key_of_one_name_only(issuer: Issuer, clock: Clock, tmp_path: Path) -> None:
+    namesake = Issuer(tmp_path / "namesake", name=issuer.name)
+    other_name = issuer.signed_by_same_key("Other Name")
+    trust = trust_with_crl(issuer, issuer.write_crl(), now=issuer.now)
+    (entry,) = trust.revocation_lists
+    assert entry.speaks_of(issuer.root.certificate)
+    assert not entry.speaks_of(namesake.root.certificate)
+    assert not entry.speaks_of(other_name.certificate)
+    both = replace(trust, anchors=(issuer.root.certificate, namesake.root.certificate))
+    verifier = PeerVerifier(both, clock=clock)
+    verifier.verify_client([issuer.entity("carrier", HOST).pem])
+    covered_by_none = namesake.entity("carrier", HOST).pem
+    assert refusal(verifier.verify_client, [covered_by_none]) is RefusalReason.REVOCATION_UNKNOWN
+
+
 def test_revocation_on_any_of_two_lists_counts(issuer: Issuer, clock: Clock) -> None:
     pem = issuer.entity("carrier", HOST).pem
     before = issuer.crl()
