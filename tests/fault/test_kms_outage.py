@@ -322,9 +322,11 @@ def test_a_server_of_another_name_is_not_spoken_to(url: str, files: ServerFiles,
 
 
 def test_tls_1_2_is_not_spoken(files: ServerFiles, service: Service) -> None:
-    with https_server(files, service, maximum_version=ssl.TLSVersion.TLSv1_2) as url:
-        with pytest.raises(KeyUnavailableError, match="(?i)protocol"):
-            AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).new_key(CONTEXT)
+    with (
+        https_server(files, service, maximum_version=ssl.TLSVersion.TLSv1_2) as url,
+        pytest.raises(KeyUnavailableError, match=r"(?i)protocol"),
+    ):
+        AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).new_key(CONTEXT)
     assert service.asked == []
 
 

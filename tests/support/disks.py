@@ -6,6 +6,9 @@ import errno
 import os
 import random
 import threading
+from pathlib import Path
+
+import pytest
 
 from recording.spool_file import Disk
 
@@ -57,3 +60,27 @@ class FaultyDisk:
         if self.sync_error is not None:
             raise OSError(self.sync_error, os.strerror(self.sync_error))
         os.fdatasync(fd)
+
+
+class SyncLog:
+    """What was made durable and what was named, in order: put in place of `os.fsync`, `os.link` and `Path.rename`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[tuple[str, str]] = []
+        fsync, link, rename = os.fsync, os.link, Path.rename
+
+        def logged_fsync(fd: int) -> None:
+            self.done.append(("sync", Path(f"/proc/self/fd/{fd}").readlink().name))
+            fsync(fd)
+
+        def logged_link(source: Path, target: Path) -> None:
+            link(source, target)
+            self.done.append(("link", target.name))
+
+        def logged_rename(source: Path, target: Path) -> Path:
+            self.done.append(("rename", target.name))
+            return rename(source, target)
+
+        monkeypatch.setattr(os, "fsync", logged_fsync)
+        monkeypatch.setattr(os, "link", logged_link)
+        monkeypatch.setattr(Path, "rename", logged_rename)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Self
 
 import boto3
 from cryptography import x509
@@ -210,6 +210,58 @@ def json_reply(document: object, *, status: int = 200) -> Reply:
     return Reply(status=status, body=json.dumps(document).encode())
 
 
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        self._reply(self.server.answer(operation, json.loads(body or b"{}")))
+
+    def do_GET(self) -> None:
+        self._reply(self.server.answer("GET", {}))
+
+    def _reply(self, reply: Reply) -> None:
+        if reply.hold is not None:
+            reply.hold.wait(30)
+        try:
+            self.send_response(reply.status)
+            self.send_header("Content-Type", "application/x-amz-json-1.1")
+            self.send_header("Content-Length", str(len(reply.body)))
+            for name, value in reply.headers:
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(reply.body)
+        except OSError:
+            self.close_connection = True  # the client gave up, as some tests want
+
+    def log_message(self, *arguments: object) -> None:
+        del arguments
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, port: int, answer: Answer) -> None:
+        self.answer = answer
+        self.connections: list[socket.socket] = []
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        del request, client_address  # handshakes that fail on purpose are the client's to report
+
+    def cut_connections(self) -> None:
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
 @contextlib.contextmanager
 def https_server(
     files: ServerFiles,
@@ -219,52 +271,11 @@ def https_server(
     port: int = 0,
 ) -> Iterator[str]:
     """A real HTTPS server, by default on a free port; yields its URL. Connections are cut when it ends."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-            self._reply(answer(operation, json.loads(body or b"{}")))
-
-        def do_GET(self) -> None:
-            self._reply(answer("GET", {}))
-
-        def _reply(self, reply: Reply) -> None:
-            if reply.hold is not None:
-                reply.hold.wait(30)
-            try:
-                self.send_response(reply.status)
-                self.send_header("Content-Type", "application/x-amz-json-1.1")
-                self.send_header("Content-Length", str(len(reply.body)))
-                for name, value in reply.headers:
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(reply.body)
-            except OSError:
-                self.close_connection = True  # the client gave up, as some tests want
-
-        def log_message(self, *arguments: object) -> None:
-            del arguments
-
-    class Server(http.server.ThreadingHTTPServer):
-        daemon_threads = True
-        connections: ClassVar[list[socket.socket]] = []
-
-        def get_request(self) -> tuple[socket.socket, object]:
-            connection, address = super().get_request()
-            self.connections.append(connection)
-            return connection, address
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            del request, client_address  # handshakes that fail on purpose are the client's to report
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.maximum_version = maximum_version
     context.load_cert_chain(files.certificate_path, files.key_path)
-    with Server(("127.0.0.1", port), Handler) as server:
+    with _Server(port, answer) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -273,6 +284,4 @@ def https_server(
         finally:
             server.shutdown()
             thread.join(10)
-            for connection in server.connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+            server.cut_connections()

@@ -16,6 +16,7 @@ from recording.keys.errors import KeyConfigurationError
 from recording.keys.local import LocalKeyProvider, check_environment, create_kek, key_id, read_kek
 from recording.keys.provider import KeyContext
 from recording.settings import AWSKMSKeySettings, LocalKeySettings, RecordingSettings
+from support.disks import SyncLog
 
 CONTEXT = KeyContext(file_id=b"F" * 16, tenant_handle=b"T" * 16)
 
@@ -59,6 +60,12 @@ def test_create_makes_a_private_file_and_never_overwrites(tmp_path: Path) -> Non
         create_kek(path)
     assert path.read_bytes() == kek
     assert create_kek(tmp_path / "other") != made
+
+
+def test_a_new_key_is_durable_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = SyncLog(monkeypatch)
+    create_kek(tmp_path / "kek")
+    assert log.done == [("sync", "kek"), ("sync", tmp_path.name)]
 
 
 def test_create_says_why_it_cannot(tmp_path: Path) -> None:

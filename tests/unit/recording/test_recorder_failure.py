@@ -52,7 +52,7 @@ class Rig:
 
     def disk(self) -> Disk:
         def name(fd: int) -> bytes:
-            return bytes.fromhex(Path(os.readlink(f"/proc/self/fd/{fd}")).stem)
+            return bytes.fromhex(Path(f"/proc/self/fd/{fd}").readlink().stem)
 
         def pwrite(fd: int, data: memoryview, offset: int) -> int:
             if name(fd) in self.bad_writes:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from recording.sinks.local import LocalSink
 from recording.sinks.retry import ATTEMPTS, RetryingSink
 from recording.sinks.sink import ObjectConflictError, ObjectName, SinkRefusedError, SinkUnavailableError
+from support.disks import SyncLog
 from support.memory_sink import MemorySink
 
 NAME = ObjectName(tenant_handle=b"T" * 16, file_id=b"F" * 16, started_hour=datetime(2026, 1, 1, tzinfo=UTC))
@@ -115,3 +118,42 @@ def test_stop_ends_a_pause_at_once(source: Path) -> None:
 def test_at_least_one_attempt() -> None:
     with pytest.raises(ValueError, match="attempts"):
         RetryingSink(MemorySink(), attempts=0)
+
+
+def test_a_new_name_is_durable_before_the_source_goes(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SyncLog(monkeypatch)
+    LocalSink(tmp_path / "store").put(source, NAME)
+    tenant = NAME.tenant_handle.hex()
+    assert log.done == [
+        ("sync", tmp_path.name), ("sync", "store"), ("sync", tenant), ("sync", "2026"),
+        ("link", f"{NAME.file_id.hex()}.crec"), ("sync", "01"),
+    ]  # fmt: skip
+
+
+def test_a_copy_is_durable_before_it_has_its_name(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        sink = LocalSink(Path(directory))
+        sink.path(NAME.key).parent.mkdir(parents=True)
+        log = SyncLog(monkeypatch)
+        sink.put(source, NAME)
+    (first, temporary), second, third = log.done
+    assert (first, second, third) == ("sync", ("link", f"{NAME.file_id.hex()}.crec"), ("sync", "01"))
+    assert temporary.startswith(f".{NAME.file_id.hex()}.crec.")
+
+
+def test_an_object_that_is_not_whole_after_all_is_noticed(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(original: BinaryIO, copy: BinaryIO, _: int) -> None:
+        copy.write(original.read()[:-1])
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        sink = LocalSink(Path(directory))
+        monkeypatch.setattr("recording.sinks.local.shutil.copyfileobj", short)
+        with pytest.raises(SinkUnavailableError, match="6000 bytes were stored, 5999 are there"):
+            sink.put(source, NAME)
+    assert source.exists()

@@ -14,7 +14,7 @@ from recording.errors import RecordingError
 from recording.spool_file import WRITE_RETRY_S, Disk, SpooledSegment
 from recording.spool_state import SpoolError, segment_path
 from recording.verify import RecordingState, verify
-from support.disks import FaultyDisk
+from support.disks import FaultyDisk, SyncLog
 from support.spooled import RECORD_LEN, Segment, make_segment
 
 S = 1_000_000_000
@@ -167,3 +167,21 @@ def test_a_job_that_syncs_outlives_the_file_it_syncs(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output"):
         two.begin_sync()()
     two.close()
+
+
+def test_the_first_sync_makes_the_state_file_durable_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = make_segment(2)
+    disk = FaultyDisk()
+    log = SyncLog(monkeypatch)
+    one = spooled(tmp_path, segment, disk, [])
+    one.write(0)
+    one.begin_sync()()
+    assert ("sync", f"{segment.file_id.hex()}.json") in log.done
+    count = len(log.done)
+    one.add(segment.records[0])
+    one.write(0)
+    one.begin_sync()()
+    assert (len(log.done), disk.syncs) == (count, 2)
+    one.close()

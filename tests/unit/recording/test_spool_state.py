@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -21,8 +22,11 @@ from recording.spool_state import (
     make_spool_directory,
     read_state,
     state_path,
+    sync_directory,
+    sync_state,
     write_state,
 )
+from support.disks import SyncLog
 from support.spooled import OWNER, make_segment
 
 STATE = make_segment(0).state()
@@ -168,3 +172,29 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     lock = OwnerLock.try_acquire(tmp_path, owner)
     assert lock is not None
     lock.release()
+
+
+def test_a_state_is_durable_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = SyncLog(monkeypatch)
+    name = f"{STATE.file_id.hex()}.json"
+    write_state(tmp_path, STATE)
+    assert log.done == [("sync", f"{name}.tmp"), ("rename", name)]
+    write_state(tmp_path, STATE, sync=False)
+    sync_state(tmp_path, STATE.file_id)
+    sync_directory(tmp_path)
+    assert log.done[2:] == [("rename", name), ("sync", name), ("sync", tmp_path.name)]
+
+
+def test_a_state_that_cannot_be_written_leaves_the_former_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_state(tmp_path, STATE)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space"):
+            write_state(tmp_path, replace(STATE, ended=5))
+    assert read_state(state_path(tmp_path, STATE.file_id)) == STATE
+    assert [path.name for path in tmp_path.iterdir()] == [f"{STATE.file_id.hex()}.json"]
