@@ -251,7 +251,10 @@ _BAD_SUITE_MARKS = {
 
 
 def read_target(value: object) -> SIPTarget:
-    """`sips:host[:port]` or `sip:host[:port];transport=tls`. Source: RFC 3261 section 19.1, RFC 5630 section 3.1."""
+    """`sips:host[:port]` or `sip:host[:port];transport=tls`, the host a name that the peer's certificate carries.
+
+    Source: RFC 3261 section 19.1, RFC 5630 section 3.1, RFC 5922 section 4.
+    """
     example = '"sips:pbx.example.test:5061" or "sip:pbx.example.test:5061;transport=tls"'
     text = _text(value, example)
     match = _TARGET.fullmatch(text)
@@ -270,6 +273,9 @@ def read_target(value: object) -> SIPTarget:
             f"write {example}",
         )
     target = read_host_port(match["rest"])
+    if is_ip_literal(target.host):
+        cure = "write the DNS name that its certificate carries, and the address in `addresses`"
+        raise refuse(f"{target.host} is an address, and no certificate is judged by one", cure)
     return SIPTarget(scheme=scheme, host=target.host, port=target.port)
 
 

@@ -98,7 +98,8 @@ key = "cloud"
 [trunks.carrier]
 identities = ["sbc.carrier.example", "sbc2.carrier.example"]
 sources = ["192.0.2.0/24", "2001:db8::/32", "198.51.100.7"]
-target = "sip:[2001:db8::5]:5061;transport=TLS"
+target = "sip:SBC.carrier.example:5061;transport=TLS"
+addresses = ["2001:db8::5"]
 tenant = "ward"
 recording = "best-effort"
 srtp_suites = ["AES_CM_128_HMAC_SHA1_80"]
@@ -135,8 +136,9 @@ format = "json"
     )
     assert settings.tenants["ward"].handle == bytes.fromhex("00112233445566778899aabbccddeeff")
     carrier = settings.trunks["carrier"]
-    assert carrier.target == SIPTarget(scheme=URIScheme.SIP, host="2001:db8::5", port=5061)
-    assert carrier.target.uri("7") == "sip:7@[2001:db8::5]:5061;transport=tls"
+    assert carrier.target == SIPTarget(scheme=URIScheme.SIP, host="sbc.carrier.example", port=5061)
+    assert carrier.addresses == ("2001:db8::5",)
+    assert carrier.target.uri("7") == "sip:7@sbc.carrier.example:5061;transport=tls"
     assert [str(network) for network in carrier.sources] == [
         "192.0.2.0/24",
         "2001:db8::/32",
