@@ -30,16 +30,17 @@ result = {
     "maps": sorted({line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}),
 }
 endpoint.libDestroy()
-sys.stdout.write("\\n" + json.dumps(result))
+with open(sys.argv[1], "w") as report:
+    json.dump(result, report)
 """
 
 
 @pytest.fixture(scope="module")
-def loaded() -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60
-    )
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    # Not over stdout: pjlib writes there through C's own buffer until logging is configured.
+    report = tmp_path_factory.mktemp("loaded") / "report.json"
+    subprocess.run([sys.executable, "-c", PROGRAM, str(report)], check=True, timeout=60)
+    result: dict[str, Any] = json.loads(report.read_text())
     return result
 
 
