@@ -62,6 +62,7 @@ class Call:
     secured: frozenset[LegRole] = frozenset()
     directions: Mapping[LegRole, Direction] = field(default_factory=_all_sendrecv)
     reoffer: Reoffer | None = None
+    deferred: on.ReofferReceived | None = None
     termination: Termination | None = None
 
 
@@ -106,10 +107,11 @@ def confirmed_before_answer(call: Call, event: on.LegConfirmed) -> Step:
 
 
 def confirmed_after_answer(call: Call, event: on.LegConfirmed) -> Step:
-    """The ACK of A: the call is up."""
+    """The ACK of A: the call is up, and what B asked in the meantime is done."""
     if event.leg is LegRole.B:
         return call, ()
-    return replace(call, state=CallState.ACTIVE), ()
+    active = replace(call, state=CallState.ACTIVE, deferred=None)
+    return (active, ()) if call.deferred is None else reoffer(active, call.deferred)
 
 
 def secure(call: Call, event: on.MediaSecured) -> Step:
@@ -174,8 +176,15 @@ def reoffer(call: Call, event: on.ReofferReceived) -> Step:
 
 
 def reoffer_too_early(call: Call, event: on.ReofferReceived) -> Step:
-    """Before the ACK the first exchange is still open (RFC 3261 section 14.2)."""
+    """Before the answer the first exchange is still open (RFC 3261 section 14.2)."""
     return call, (do.AnswerReoffer(leg=event.leg, status=491),)
+
+
+def defer_reoffer(call: Call, event: on.ReofferReceived) -> Step:
+    """B is up and may ask; A owes its ACK, which is on its way, and can't be asked yet."""
+    if event.leg is LegRole.A or call.deferred is not None:
+        return reoffer_too_early(call, event)
+    return replace(call, deferred=event), ()
 
 
 def change_direction(call: Call, event: on.DirectionChanged) -> Step:

@@ -58,7 +58,7 @@ TABLE: Mapping[CallState, Mapping[type[on.Event], Action]] = {
     CallState.RINGING: _BEFORE_ANSWER,
     CallState.ANSWERING: {
         **_AFTER_ANSWER,
-        on.ReofferReceived: act.reoffer_too_early,
+        on.ReofferReceived: act.defer_reoffer,
         on.DirectionChanged: act.ignore,
     },
     CallState.ACTIVE: {**_AFTER_ANSWER, on.LegConfirmed: act.ignore},

@@ -184,9 +184,20 @@ def test_a_refresh_is_answered_at_once_and_glare_gets_491() -> None:
     assert play(*ACTIVE, hold, crossing)[1] == [do.AnswerReoffer(leg=B, status=491)]
 
 
-def test_a_reoffer_before_the_ack_gets_491() -> None:
+def test_a_reoffer_of_b_waits_for_the_ack_of_a() -> None:
     early = on.ReofferReceived(leg=B, direction=Direction.SENDONLY)
-    assert play(ADMITTED, B_UP, early)[1] == [do.AnswerReoffer(leg=B, status=491)]
+    call, commands = play(ADMITTED, B_UP, early)
+    assert commands == []
+    assert play(early, call=call)[1] == [do.AnswerReoffer(leg=B, status=491)]
+    call, commands = play(A_UP, call=call)
+    assert commands == [do.SendReoffer(leg=A, direction=Direction.SENDONLY)]
+    assert play(on.ReofferAnswered(leg=A, status=200), call=call)[1][0] == do.AnswerReoffer(leg=B, status=200)
+
+
+def test_a_reoffer_of_a_before_its_ack_and_any_before_the_answer_get_491() -> None:
+    early = on.ReofferReceived(leg=A, direction=Direction.SENDONLY)
+    assert play(ADMITTED, B_UP, early)[1] == [do.AnswerReoffer(leg=A, status=491)]
+    assert play(ADMITTED, early)[1] == [do.AnswerReoffer(leg=A, status=491)]
 
 
 def test_a_direction_changed_by_update_is_relayed_without_an_answer() -> None:
