@@ -246,6 +246,16 @@ def test_new_certificate_files_are_taken_without_a_restart(endpoint: Endpoint) -
     assert endpoint.get("/livez")[0] == 200
 
 
+def test_files_that_do_not_do_leave_the_old_certificate_in_force(endpoint: Endpoint) -> None:
+    edge = endpoint.issuer.directory / "edge.pem"
+    good = edge.read_bytes()
+    edge.write_text("no certificate")
+    for _ in range(10):
+        assert endpoint.get("/livez")[0] == 200
+    edge.write_bytes(good)
+    assert endpoint.get("/livez")[0] == 200
+
+
 def test_a_taken_port_is_an_error_that_names_it(endpoint: Endpoint) -> None:
     settings = MetricsSettings(
         address="127.0.0.1",

@@ -200,6 +200,15 @@ def test_another_key_opens_nothing_and_says_so(run: Command, file: Configuration
     assert run.code == 0
 
 
+def test_a_file_that_is_gone_is_said_to_be_gone(run: Command, file: ConfigurationFile) -> None:
+    call = record_call(file.load())
+    stored(file).unlink()
+    (row,) = run.json("verify", call.file_id)["recordings"]
+    assert row["state"] == "unreadable"
+    assert run.code == 77
+    assert "No such file" in run.err
+
+
 @pytest.mark.parametrize("words", [[], ["--all", "x"]])
 def test_verify_wants_names_or_all(run: Command, words: list[str]) -> None:
     run("verify", *words)
@@ -289,6 +298,12 @@ def test_a_damaged_recording_is_exported_only_when_asked_and_still_fails(
     _, pcm = frames_of(out)
     assert pcm
     assert call.pcm.startswith(pcm)
+
+
+def test_audio_and_json_do_not_share_standard_output(run: Command, file: ConfigurationFile) -> None:
+    call = record_call(file.load())
+    assert run("export", call.file_id, "-o", "-", "--json") == ""
+    assert run.code == 77
 
 
 def test_a_directory_that_is_not_there(run: Command, file: ConfigurationFile, tmp_path: Path) -> None:
