@@ -218,9 +218,15 @@ def test_headers_without_an_end_close_the_connection(rig: Rig) -> None:
         ("garbled", (b"SIP/2.0/TLS", b"SIP-2.0-TLS")),
         ("garbled", (b"Content-Length: 0", b"Content-Length: none")),
         ("garbled", (b"Content-Length: 0\r\n", b"")),
+        ("garbled", (b"Max-Forwards: 70\r\n", b"Max-Forwards: 70\r\n\n")),
+        ("garbled", (b"To: <sip:b2bua@127.0.0.1>", b"To:")),
+        ("garbled", (b"OPTIONS sip:b2bua@127.0.0.1;transport=tls SIP/2.0", b"SIP/2.0 099 Low")),
+        ("garbled", (b"OPTIONS sip:b2bua@127.0.0.1;transport=tls SIP/2.0", b"SIP/2.0 700 High")),
         ("content_length", (b"Content-Length: 0", b"Content-Length: 99999999999999999999")),
         ("content_length", (b"Content-Length: 0", b"l: 4\r\nContent-Length: 0")),
         (None, (b"Content-Length: 0", b"l: 0\r\nContent-Length: 0")),
+        (None, (b"Call-ID: ", b"i:\r\n ")),
+        (None, (b"Content-Length: 0", b"L :\r\n\t0")),
         (None, (b"", b"")),
     ],
     ids=lambda value: value.decode() if isinstance(value, bytes) else None,
@@ -241,6 +247,36 @@ def test_a_garbled_message_closes_the_connection(
             assert rig.pj.events("gate") == []
     with rig.connect() as peer:
         assert peer.options() == "200"
+
+
+NUMBER = "+4915112345678"
+GARBLED = [
+    (b"Call-ID:", b"X-Call-ID:"),
+    (b"Content-Length: 0", b"Content-Length: none"),
+    (b"To: <sip:b2bua@127.0.0.1>", b"To:"),
+    (b"OPTIONS sip:b2bua@127.0.0.1;transport=tls SIP/2.0", b"SIP/2.0 700 High"),
+]
+
+
+def numbered(port: int, change: tuple[bytes, bytes]) -> bytes:
+    return request("OPTIONS", port, headers=f"Subject: call {NUMBER}\r\n").replace(*change, 1)
+
+
+def test_what_a_garbled_message_said_is_not_logged(rig: Rig) -> None:
+    for change in GARBLED:
+        with rig.connect() as peer:
+            peer.send(numbered(peer.local_port, change))
+            assert peer.receive() == ""
+        assert rig.pj.wait_event("refused")["reason"] == "garbled"
+    assert rig.pj.finish() == 0
+    assert NUMBER not in rig.pj.log
+
+
+def test_without_the_guard_pjsip_logs_it(tmp_path: Path) -> None:
+    with PjProcess(tmp_path) as pj, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+        plain.sendto(numbered(5060, GARBLED[0]), ("127.0.0.1", pj.call("plain_transport", kind="udp")))
+        while NUMBER not in pj.log:
+            pj.events("none")
 
 
 def test_a_message_may_come_in_pieces(rig: Rig) -> None:

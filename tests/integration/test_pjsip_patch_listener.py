@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from support.pj_attack import Authority, Identity, Peer, Target, Victim, client_context
+from support.pj_attack import (
+    Authority,
+    Identity,
+    Peer,
+    Target,
+    Victim,
+    client_context,
+    offer,
+    request,
+    status_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +83,19 @@ def test_queue_of_the_listener_holds_two_hundred_connections(files: dict[str, Pa
             for connection in waiting:
                 connection.close()
         assert victim.finish() == 0
+
+
+def test_call_without_ack_ends_with_a_bye_at_shutdown(
+    authority: Authority, client: Identity, files: dict[str, Path]
+) -> None:
+    with Victim(**files) as victim, Peer.connect(client_context(authority, client), victim.port) as peer:
+        peer.send(request("INVITE", peer.local_port, body=offer(), call_id="unacknowledged"))
+        assert status_of(peer.final()) == "200"
+        stopping = threading.Thread(target=victim.finish)
+        stopping.start()
+        received = peer.receive()
+        while received.startswith("SIP/2.0 200"):
+            received = peer.receive()
+        stopping.join()
+        assert received.startswith("BYE ")
+        assert victim.process.returncode == 0

@@ -82,8 +82,9 @@ def test_context_has_its_own_versions(
     )
     wanted = ssl.TLSVersion.TLSv1_2 if proto == TLS_1_2 else ssl.TLSVersion.TLSv1_3
     other = ssl.TLSVersion.TLSv1_3 if proto == TLS_1_2 else ssl.TLSVersion.TLSv1_2
-    env = {"OPENSSL_CONF": str(configuration)}
-    with Victim(ca=authority.path, cert=server.cert, key=server.key, proto=proto, env=env) as victim:
+    with Victim(
+        ca=authority.path, cert=server.cert, key=server.key, proto=proto, openssl_conf=configuration
+    ) as victim:
         context = client_context(authority, client)
         context.minimum_version = context.maximum_version = wanted
         with Peer.connect(context, victim.port) as peer:

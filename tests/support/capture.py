@@ -14,7 +14,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -106,22 +106,27 @@ class LoopbackCapture:
 def search(datagrams: Iterable[Datagram], *, spoken: Sequence[PCM16]) -> Findings:
     """Look for SIP text, and for any audible 20 ms of the speech as PCMU, PCMA or PCM16 of either byte order.
 
-    The speech is cut into 20 ms pieces; a packet that holds a piece whole, anywhere, counts. So does a packet whose
-    20 ms begins anywhere in the speech: pieces are looked up by their first eight octets at every sample.
+    A packet counts when it holds 20 ms that begin at any sample of the speech, at any place of the packet.
     """
     kept = list(datagrams)
-    forms = {name: _Needles([_coded(pcm, name) for pcm in spoken], width) for name, width in _FORMS.items()}
+    ends = np.cumsum([len(datagram.payload) for datagram in kept])
+    stream = b"".join(datagram.payload for datagram in kept)
+    speech: dict[str, tuple[Datagram, ...]] = {}
+    for form in FORMS:
+        needles = SpeechNeedles(spoken, form)
+        places = np.array(list(needles.places(stream)), dtype=np.int64)
+        first = np.searchsorted(ends, places, side="right")
+        last = np.searchsorted(ends, places + needles.frame_bytes - 1, side="right")
+        speech[form] = tuple(kept[number] for number in sorted(set(first[first == last].tolist())))
     return Findings(
         sip=tuple(datagram for datagram in kept if any(word in datagram.payload for word in _SIP_WORDS)),
-        speech={
-            name: tuple(datagram for datagram in kept if needles.within(datagram.payload))
-            for name, needles in forms.items()
-        },
+        speech=speech,
     )
 
 
-_FORMS: Final = {"PCMU": 1, "PCMA": 1, "s16le": 2, "s16be": 2}
-_KEY_OCTETS: Final = 16
+FORMS: Final = {"PCMU": 1, "PCMA": 1, "s16le": 2, "s16be": 2}
+"""The readable forms of speech and the octets of a sample in each."""
+_KEY_OCTETS: Final = 8
 
 
 def _coded(pcm: PCM16, form: str) -> bytes:
@@ -132,29 +137,39 @@ def _coded(pcm: PCM16, form: str) -> bytes:
     return pcm.astype("<i2" if form == "s16le" else ">i2").tobytes()
 
 
-class _Needles:
-    """Every 20 ms of some speech, at every sample, found by its beginning."""
+class SpeechNeedles:
+    """Every audible 20 ms of some speech in one form, at every sample, looked up by its first eight octets."""
 
-    def __init__(self, speeches: Sequence[bytes], width: int) -> None:
-        self._speeches = speeches
-        self._length = _FRAME_SAMPLES * width
-        self._places: dict[bytes, list[tuple[int, int]]] = {}
-        for number, speech in enumerate(speeches):
-            for place in range(0, len(speech) - self._length + 1, width):
-                key = speech[place : place + _KEY_OCTETS]
-                if len(set(key)) > 4:  # not silence, which every packet may hold
-                    self._places.setdefault(key, []).append((number, place))
+    def __init__(self, spoken: Sequence[PCM16], form: str) -> None:
+        width = FORMS[form]
+        self.frame_bytes = _FRAME_SAMPLES * width
+        self._speech = b"".join(_coded(pcm, form) for pcm in spoken)
+        octets = np.frombuffer(self._speech, dtype=np.uint8)
+        last = max(len(octets) - self.frame_bytes + 1, 0)
+        starts = np.arange(0, last, width)
+        windows = np.lib.stride_tricks.sliding_window_view(octets, _KEY_OCTETS)[starts]
+        lively = (np.diff(np.sort(windows, axis=1), axis=1) != 0).sum(axis=1) >= _KEY_OCTETS // 2
+        keys = np.ascontiguousarray(windows[lively]).view(np.uint64).reshape(-1)
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._starts = keys[order], starts[lively][order]
 
-    def within(self, payload: bytes) -> bool:
-        """Whether a payload holds 20 ms of the speech at any offset."""
-        for start in range(len(payload) - self._length + 1):
-            for number, place in self._places.get(payload[start : start + _KEY_OCTETS], ()):
-                if (
-                    self._speeches[number][place : place + self._length]
-                    == payload[start : start + self._length]
-                ):
-                    return True
-        return False
+    def places(self, data: bytes) -> Iterator[int]:
+        """The offsets in the data where 20 ms of the speech begin."""
+        if len(data) < self.frame_bytes:
+            return
+        octets = np.frombuffer(data, dtype=np.uint8)
+        windows = np.lib.stride_tricks.sliding_window_view(octets, _KEY_OCTETS)
+        keys = np.ascontiguousarray(windows).view(np.uint64).reshape(-1)
+        lows = np.searchsorted(self._keys, keys)
+        known = self._keys[np.minimum(lows, len(self._keys) - 1)] == keys if len(self._keys) else lows < 0
+        for place in np.flatnonzero(known).tolist():
+            low, high = lows[place], np.searchsorted(self._keys, keys[place], side="right")
+            frame = data[place : place + self.frame_bytes]
+            if any(
+                self._speech[start : start + self.frame_bytes] == frame
+                for start in self._starts[low:high].tolist()
+            ):
+                yield place
 
 
 def audible_frames(pcm: PCM16) -> int:

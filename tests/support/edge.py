@@ -149,13 +149,15 @@ def edge(
     *,
     layout: Layout = Layout.MIXED,
     edit: Callable[[str], str] = lambda text: text,
+    prepare: Callable[[InitResult], None] = lambda made: None,
     max_calls: int = 100,
     env: dict[str, str] | None = None,
 ) -> Iterator[Edge]:
-    """Make a configuration, change its text with `edit`, serve it, and stop it at the end."""
+    """Make a configuration, change its text with `edit` and its files with `prepare`, serve it, stop it at the end."""
     made = initialise(directory / "edge", InitOptions(free_ports=True, layout=layout, max_calls=max_calls))
     text = made.configuration.read_text()
     made.configuration.write_text(edit(text + '\n[audit]\npath = "audit.jsonl"\n'))
+    prepare(made)
     with serving(made, env=env) as running:
         yield running
 

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,11 +77,14 @@ def compiled(source: Path) -> Path:
     return program
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a program of the prefix: its libraries, and no OpenSSL configuration of the machine."""
-    own = {"LD_LIBRARY_PATH": str(prefix() / "lib"), "PATH": os.environ["PATH"], "OPENSSL_CONF": "/dev/null"}
-    sanitizer = {name: value for name, value in os.environ.items() if name.endswith("SAN_OPTIONS")}
-    return {**own, **sanitizer, **(extra or {})}
+def environment(openssl_conf: object = "/dev/null") -> dict[str, str]:
+    """The environment of a program of the prefix: its libraries, and this OpenSSL configuration (none)."""
+    own = {
+        "LD_LIBRARY_PATH": str(prefix() / "lib"),
+        "PATH": os.environ["PATH"],
+        "OPENSSL_CONF": str(openssl_conf),
+    }
+    return own | {name: value for name, value in os.environ.items() if name.endswith("SAN_OPTIONS")}
 
 
 def run_check(name: str, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
@@ -151,13 +154,14 @@ class Authority:
 class Victim:
     """The victim process. Its output is read by a thread and awaited with :meth:`wait_for`."""
 
-    def __init__(self, *, env: Mapping[str, str] | None = None, **options: object) -> None:
+    def __init__(self, *, openssl_conf: object = "/dev/null", **options: object) -> None:
         program = compiled(SUPPORT / "pj_victim.c")
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             [str(program), *(f"{name}={value}" for name, value in options.items())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment(env),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, errors="backslashreplace",
+            env=environment(openssl_conf),
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

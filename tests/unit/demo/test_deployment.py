@@ -24,7 +24,7 @@ def test_everything_init_made_is_found(made: InitResult) -> None:
     found = read_deployment(made.directory)
     assert (found.sip_port, found.callee_port) == (made.sip_port, made.callee_port)
     assert found.server_name == "edge.example.test"
-    assert found.request_uri == f"sips:4000@edge.example.test:{made.sip_port}"
+    assert found.request_uri == f"sips:+12025550199@edge.example.test:{made.sip_port}"
     assert found.caller.certificate == made.caller.certificate_path
     assert found.callee.private_key == made.callee.private_key_path
     assert found.caller.authority == made.authority

@@ -22,6 +22,7 @@ LEG = LegReport(
     cipher="TLS_AES_256_GCM_SHA384",
     suite="AEAD_AES_256_GCM",
     sent=650,
+    sent_late=2,
     received=640,
     lost=3,
     auth_failures=0,
@@ -99,7 +100,7 @@ def test_the_table_tells_every_fact_and_fault() -> None:
     text = stream.getvalue()
     for fact in (
         "TLSv1.3", "TLS_AES_256_GCM_SHA384", "AEAD_AES_256_GCM", "c" * 32, "f" * 32, "complete", "kek-1",
-        "/tmp/demo/x.wav", "0.991 at worst of 21", "crosstalk 0.010", "3 of 643 packets lost",
+        "/tmp/demo/x.wav", "0.991 at worst of 21", "crosstalk 0.010", "3 of 643 packets lost", "650 packets, 2 late",
         "not as promised: split: caller: 1 packets came in plain text",
     ):  # fmt: skip
         assert fact in text

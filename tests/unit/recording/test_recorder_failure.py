@@ -16,7 +16,7 @@ from recording.format.content import EventKind, RecordingEvent, RecordingMeta
 from recording.index import IndexState, RecordingIndex
 from recording.keys.local import LocalKeyProvider, create_kek
 from recording.keys.pool import TenantKey
-from recording.recorder import CallRecording, Recorder
+from recording.recorder import CallRecording, Recorder, RecorderUnavailable, UnavailableReason
 from recording.settings import Layout, LocalKeySettings, RecordingSettings
 from recording.spool_file import Disk
 from recording.spool_state import segment_path
@@ -194,3 +194,44 @@ def test_a_meta_without_its_necessities_is_refused(rig: Rig, meta: RecordingMeta
         rig.recorder.open(
             rig.recorder.reserve("clinic"), meta=meta, layout=Layout.MIXED, on_failure=on_failure
         )
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_spool_thread_that_dies_closes_the_door(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in it must not leave calls that believe to be recorded."""
+
+    def die(**_: object) -> None:
+        raise RuntimeError("a bug")
+
+    recording = rig.open()
+    recording.append(SECOND, 8000, 0)
+    spool = rig.recorder._spool
+    assert spool is not None
+    assert spool._thread is not None
+    monkeypatch.setattr(rig.observer, "spool_lag", die)
+    spool._thread.join(10)
+    assert not spool.is_running
+    recording.append(SECOND, 8000, 0)
+    recording.append(SECOND, 8000, 0)
+    assert [name for name, _ in rig.told] == ["SpoolError"]
+    with pytest.raises(RecorderUnavailable) as caught:
+        rig.recorder.reserve("clinic")
+    assert caught.value.reason is UnavailableReason.NOT_RUNNING
+    assert "spool thread" in str(rig.recorder.readiness())
+    assert not rig.recorder.stop(1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_keys_thread_that_dies_is_said_to_be_dead(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    pool = rig.recorder._pool
+    provider = pool._providers["main"]
+    assert rig.recorder.readiness().is_ready
+    monkeypatch.setattr(provider, "new_key", die)
+    pool.take("clinic").wipe()
+    assert pool._thread is not None
+    pool._thread.join(10)
+    assert "keys thread" in str(rig.recorder.readiness())
+    assert rig.recorder.reserve("clinic"), "what is in stock serves as long as it lasts"
