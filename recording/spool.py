@@ -102,6 +102,7 @@ class Spool:
         self._queued_bytes = 0
         self._is_running = False
         self._is_stopping = False
+        self._has_ended_well = False
         self._flush_asked = 0
         self._flush_done = 0
         self._thread: threading.Thread | None = None
@@ -126,7 +127,7 @@ class Spool:
     def stop(self, timeout_s: float) -> bool:
         """Write and sync all that waits, give up segments that were not finished, end the thread.
 
-        Whether it ended in time.
+        Whether it ended in time, and not by dying.
         """
         with self._changed:
             self._is_stopping = True
@@ -134,7 +135,7 @@ class Spool:
         if self._thread is None:
             return True
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._has_ended_well
 
     # ---- any thread ------------------------------------------------------------------------------------------
 
@@ -242,6 +243,7 @@ class Spool:
                     self._commit(asked)
                     due_ns = time.monotonic_ns() + self._interval_ns
             self._close_all()
+            self._has_ended_well = True
         finally:
             self._sync_threads.close()
             with self._changed:
