@@ -109,7 +109,6 @@ def _hello_differences(profile: PolicyProfile) -> Iterator[str]:
 def _default_hello(profile: PolicyProfile) -> ClientHello:
     """The first flight of a client that takes OpenSSL's defaults but for the version, which Python always sets."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
     context.minimum_version = profile.minimum_version.for_ssl
     context.maximum_version = profile.maximum_version.for_ssl
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

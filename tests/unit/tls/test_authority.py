@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,6 +57,16 @@ def test_files_have_the_modes_the_loader_demands(authority: DevelopmentAuthority
     assert mode_of(authority.directory / CA_KEY_NAME) == 0o600
     assert mode_of(files.private_key_path) == 0o600
     assert mode_of(files.certificate_path) == 0o644
+
+
+def test_a_strict_umask_does_not_hide_the_certificate(authority: DevelopmentAuthority) -> None:
+    before = os.umask(0o077)
+    try:
+        files = authority.issue("edge", now=NOW, sip_identities=["edge.example"])
+    finally:
+        os.umask(before)
+    assert mode_of(files.certificate_path) == 0o644
+    assert mode_of(files.private_key_path) == 0o600
 
 
 def test_what_it_issues_is_accepted_in_both_directions(authority: DevelopmentAuthority) -> None:
@@ -198,3 +209,8 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AuthorityError, match="cannot be created"):
         DevelopmentAuthority.create(tmp_path / "file" / "ca", now=NOW)
+
+
+def test_a_directory_that_takes_no_files() -> None:
+    with pytest.raises(AuthorityError, match="cannot be written"):
+        DevelopmentAuthority.create(Path("/proc/self"), now=NOW)

@@ -101,6 +101,21 @@ def test_mutual_tls_1_3(client: ssl.SSLContext, server: ssl.SSLContext, client_m
     )
 
 
+def test_every_context_states_its_own_limits(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
+    """Even those that are the library's default today."""
+    for context in (client, server):
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+        assert context.maximum_version is ssl.TLSVersion.TLSv1_3
+        assert context.verify_mode is ssl.CERT_REQUIRED
+        assert context.verify_flags == ssl.VERIFY_X509_TRUSTED_FIRST
+        assert context.security_level >= 2
+        for option in (ssl.OP_NO_TICKET, ssl.OP_NO_COMPRESSION, ssl.OP_NO_RENEGOTIATION):
+            assert context.options & option
+    assert client.check_hostname
+    assert not client.hostname_checks_common_name
+    assert server.num_tickets == 0
+
+
 def limited(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
     context.minimum_version = version
     context.maximum_version = version
@@ -281,9 +296,9 @@ def test_the_bytes_that_were_judged_are_loaded(
 
 
 def test_a_profile_other_than_tls_1_3_is_not_built(server_material: TLSMaterial) -> None:
-    with pytest.raises(ContextError, match="tls12-exception"):
+    with pytest.raises(ContextError, match=r"tls12-exception is not TLS 1\.3 only"):
         server_context(server_material, profile=TLS12_EXCEPTION)
-    with pytest.raises(ContextError, match="tls12-exception"):
+    with pytest.raises(ContextError, match=r"tls12-exception is not TLS 1\.3 only"):
         client_context(server_material.trust, peer_name=PeerName.SIP, profile=TLS12_EXCEPTION)
     server_context(server_material, profile=TLS13_ONLY)
 
@@ -292,6 +307,8 @@ def test_suites_beyond_the_profile_stop_the_context(server_material: TLSMaterial
     narrow = replace(TLS13_ONLY, name="narrow", cipher_suites=(CipherSuite.TLS_AES_256_GCM_SHA384,))
     with pytest.raises(ContextError, match="TLS_AES_128_GCM_SHA256, TLS_CHACHA20_POLY1305_SHA256"):
         server_context(server_material, profile=narrow)
+    with pytest.raises(ContextError, match="TLS_AES_128_GCM_SHA256"):
+        client_context(server_material.trust, peer_name=PeerName.SIP, profile=narrow)
 
 
 def test_material_that_openssl_refuses(server_material: TLSMaterial, client_material: TLSMaterial) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from support.certificates import DAY, Flaw, Issuer, write_private
 from tls.errors import ProblemCode
-from tls.material import TLSMaterial, load_material
+from tls.material import MaterialFiles, TLSMaterial, load_material, read_material
 from tls.rotation import GRACE_S, MaterialWatcher, Rotation, RotationOffered, RotationRefused
 from tls.settings import TLSMaterialSettings
 
@@ -158,6 +158,42 @@ def test_another_bad_set_is_reported_again(bench: Bench) -> None:
     assert refused(bench.watcher.check()).error.codes == {ProblemCode.NOT_PEM}
     bench.issuer.material("edge", HOST, flaw=Flaw.EXPIRED)
     assert refused(bench.watcher.check()).error.codes == {ProblemCode.EXPIRED}
+
+
+def test_after_a_recovery_everything_starts_anew(bench: Bench) -> None:
+    bench.settings.certificate_path.write_text("bad")
+    assert bench.watcher.check() is None
+    bench.seconds += GRACE_S
+    refused(bench.watcher.check())
+    bench.renew()
+    offered(bench.watcher.check())
+    bench.seconds += GRACE_S
+    good = bench.settings.certificate_path.read_bytes()
+    bench.settings.certificate_path.write_text("bad")
+    assert bench.watcher.check() is None, "a new fault has a grace of its own"
+    bench.seconds += GRACE_S
+    refused(bench.watcher.check())
+    bench.settings.certificate_path.write_bytes(good)
+    assert bench.watcher.check() is None
+
+
+def test_unchanged_files_are_not_read_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[TLSMaterialSettings] = []
+
+    def counted(settings: TLSMaterialSettings) -> MaterialFiles:
+        reads.append(settings)
+        return read_material(settings)
+
+    monkeypatch.setattr("tls.rotation.read_material", counted)
+    for _ in range(3):
+        assert bench.watcher.check() is None
+    assert len(reads) == 1
+    bench.renew()
+    offered(bench.watcher.check())
+    assert bench.watcher.check() is None
+    assert len(reads) == 2
+    offered(bench.watcher.check(force=True))
+    assert len(reads) == 3
 
 
 def test_going_back_to_what_is_in_use_ends_the_matter(bench: Bench) -> None:
