@@ -31,7 +31,7 @@ def prepare(purpose: system_packages.Purpose) -> None:
         ensure_prefix(read_recipe(HERE / "pjsip", mended=False))
         ensure_sipp(HERE / "sipp/lock.toml")
     ensure_speech(HERE / "speech/lock.toml")
-    ensure_environment(HERE.parent, prefix)
+    ensure_environment(HERE.parent, prefix, development=purpose is system_packages.Purpose.TEST)
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from buildkit.progress import phase, say
 from buildkit.wheel_install import install_wheel
 
 _BUILD_BACKEND = ("setuptools>=77", "wheel")
-_EXTRAS = ("demo", "test", "dev")
+# What running needs, and what tests and checks need besides.
+_STAGES: Mapping[str, tuple[str, ...]] = {"requirements": ("demo",), "development": ("test", "dev")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class Environment:
         return self.folder / "bin" / "python"
 
 
-def ensure_environment(tree: Path, prefix: Prefix) -> Environment:
+def ensure_environment(tree: Path, prefix: Prefix, *, development: bool) -> Environment:
     """Bring `.venv` of the tree up to date.
 
     Each step keeps the hash of its inputs in `.venv`; with the same inputs it is not repeated.
@@ -45,13 +46,9 @@ def ensure_environment(tree: Path, prefix: Prefix) -> Environment:
     environment = Environment(tree=tree, folder=tree / ".venv")
     with exclusive(f"venv-{sha256_fields(str(environment.folder))[:12]}"):
         _ensure_interpreter(environment)
-        requirements = read_requirements(tree / "setup.cfg")
-        once_per_key(
-            environment,
-            "requirements",
-            sha256_fields(*requirements),
-            lambda: _install(environment, requirements),
-        )
+        _ensure_requirements(environment, "requirements")
+        if development:
+            _ensure_requirements(environment, "development")
         wheel = prefix.required_wheel
         once_per_key(
             environment,
@@ -81,11 +78,18 @@ def _version_of(python: Path) -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
 
 
-def read_requirements(setup_cfg: Path) -> tuple[str, ...]:
-    """The requirements of the project and of the extras that development uses."""
+def _ensure_requirements(environment: Environment, stage: str) -> None:
+    requirements = read_requirements(environment.tree / "setup.cfg", extras=_STAGES[stage])
+    once_per_key(
+        environment, stage, sha256_fields(*requirements), lambda: _install(environment, requirements)
+    )
+
+
+def read_requirements(setup_cfg: Path, *, extras: Sequence[str]) -> tuple[str, ...]:
+    """The requirements of the project and of some of its extras."""
     parser = _read_setup_cfg(setup_cfg)
     texts = [parser["options"]["install_requires"]]
-    texts += [parser["options.extras_require"][extra] for extra in _EXTRAS]
+    texts += [parser["options.extras_require"][extra] for extra in extras]
     return tuple(line.strip() for text in texts for line in text.splitlines() if line.strip())
 
 

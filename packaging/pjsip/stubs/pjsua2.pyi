@@ -62,6 +62,7 @@ class MediaConfig:
     jbMinPre: int
     jbMaxPre: int
     jbMax: int
+    jbDiscardAlgo: int
     sndAutoCloseTime: int
     confThreads: int
 
@@ -406,6 +407,10 @@ PJSUA_CALL_MEDIA_ACTIVE: Final[int]
 PJSUA_CALL_MEDIA_LOCAL_HOLD: Final[int]
 PJSUA_CALL_MEDIA_REMOTE_HOLD: Final[int]
 PJSUA_CALL_MEDIA_ERROR: Final[int]
+
+PJMEDIA_JB_DISCARD_NONE: Final[int]
+PJMEDIA_JB_DISCARD_STATIC: Final[int]
+PJMEDIA_JB_DISCARD_PROGRESSIVE: Final[int]
 
 PJMEDIA_DIR_NONE: Final[int]
 PJMEDIA_DIR_ENCODING: Final[int]

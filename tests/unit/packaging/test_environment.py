@@ -41,7 +41,15 @@ def test_a_failed_step_is_tried_again(environment: Environment) -> None:
     assert done == ["again"]
 
 
-def test_the_requirements_of_every_extra_are_read() -> None:
-    names = {requirement.split()[0] for requirement in read_requirements(TREE / "setup.cfg")}
-    assert {"cryptography", "pylibsrtp", "pytest", "mypy"} <= names
-    assert not [name for name in names if name.startswith("#")]
+def names_of(*extras: str) -> set[str]:
+    return {requirement.split()[0] for requirement in read_requirements(TREE / "setup.cfg", extras=extras)}
+
+
+def test_running_needs_no_development_tool() -> None:
+    assert {"cryptography", "pylibsrtp"} <= names_of("demo")
+    assert not {"pytest", "mypy", "ruff"} & names_of("demo")
+
+
+def test_the_extras_of_development_are_read() -> None:
+    assert {"cryptography", "pytest", "mypy"} <= names_of("test", "dev")
+    assert not [name for name in names_of("test", "dev") if name.startswith("#")]
