@@ -144,8 +144,8 @@ async def endpoint(task: Task) -> AsyncIterator[EndpointChild]:
         await child.wait(STOP_S)
 
 
-async def command(*words: str, accept: Sequence[int] = (0,)) -> dict[str, Any]:
-    """Run a `b2bua` command that prints one JSON object, and return it.
+async def command(*words: str, accept: Sequence[int] | None = (0,)) -> dict[str, Any]:
+    """Run a `b2bua` command that prints one JSON object, and return it. `accept` None takes any exit code.
 
     Raises:
         DemoProcessError: its exit code is not an accepted one, it took too long, or it printed something else.
@@ -163,7 +163,7 @@ async def command(*words: str, accept: Sequence[int] = (0,)) -> dict[str, Any]:
         process.kill()
         await process.wait()
         raise DemoProcessError(f"`{name}` did not end within {_COMMAND_S} s") from error
-    if process.returncode not in accept:
+    if accept is not None and process.returncode not in accept:
         raise DemoProcessError(
             f"`{name}` ended with {process.returncode}: {errors.decode(errors='replace').strip()}"
         )

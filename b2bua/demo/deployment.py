@@ -16,7 +16,9 @@ from b2bua.demo.errors import DemoError
 
 CONFIGURATION_NAME: Final = "b2bua.toml"
 SPLIT_NAME: Final = "b2bua-split.toml"
-CALLED_NUMBER: Final = "4000"
+CALLING_NUMBER: Final = "+12025550144"
+CALLED_NUMBER: Final = "+12025550199"
+"""From the range that is kept for fiction; no subscriber has them."""
 _LAYOUT_LINE: Final = re.compile(r'^(layout\s*=\s*)"(?:mixed|split)"', re.MULTILINE)
 
 

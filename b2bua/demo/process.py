@@ -178,6 +178,7 @@ async def _report_result(call: Call, output: BinaryIO) -> None:
         **_leg_facts(call),
         "suite": call.suite_name,
         "sent": stats.sent,
+        "sent_late": stats.sent_late,
         "received": stats.received,
         "lost": stats.lost,
         "auth_failures": stats.auth_failures,

@@ -39,7 +39,7 @@ async def verify_new(configuration: Path, known: frozenset[str]) -> Recorded:
     """Verify the one recording that is not among the known ones.
 
     Raises:
-        ScoreError: there is not exactly one.
+        ScoreError: there is not exactly one, or it is not complete and authentic.
         DemoProcessError: a command failed.
     """
     new = [row for row in await _rows(configuration) if row["file_id"] not in known]
@@ -47,6 +47,8 @@ async def verify_new(configuration: Path, known: frozenset[str]) -> Recorded:
         raise ScoreError(f"the call left {len(new)} recordings instead of one")
     (row,) = new
     verdict = await _verdict(configuration, str(row["file_id"]))
+    if verdict["state"] != "complete":
+        raise ScoreError(f"the recording {verdict['file_id']} is {verdict['state']}: {verdict['detail']}")
     return Recorded(
         file_id=str(row["file_id"]),
         call_uid=str(row["call_uid"]),
@@ -64,7 +66,7 @@ async def export(configuration: Path, file_id: str, target: Path) -> Samples:
     """
     target.parent.mkdir(mode=0o700, exist_ok=True)
     await command(
-        "recordings", "export", file_id, "--config", str(configuration), "--wav", str(target), "--json"
+        "recordings", "export", file_id, "--config", str(configuration), "--output", str(target), "--json"
     )
     return read_wav(target)
 
@@ -94,4 +96,8 @@ async def _rows(configuration: Path) -> list[Mapping[str, Any]]:
 
 
 async def _verdict(configuration: Path, file_id: str) -> Mapping[str, Any]:
-    return await command("recordings", "verify", file_id, "--config", str(configuration), "--json")
+    """The verdict is in the object; the exit code only repeats it."""
+    words = ("recordings", "verify", file_id, "--config", str(configuration), "--json")
+    content = await command(*words, accept=None)
+    (verdict,) = content["recordings"]
+    return dict(verdict)

@@ -26,6 +26,8 @@ class LegReport:
     cipher: str
     suite: str
     sent: int
+    sent_late: int
+    """Packets that left over 15 ms after their time: the machine was busy, and the far end may have heard a gap."""
     received: int
     lost: int
     auth_failures: int
@@ -140,6 +142,7 @@ def _leg_facts(name: str, leg: LegReport) -> dict[str, str]:
     return {
         name: f"{leg.tls}  {leg.cipher}  {leg.suite}",
         f"{name} heard": f"{_words(leg.heard)}, {leg.lost} of {leg.received + leg.lost} packets lost",
+        f"{name} sent": f"{leg.sent} packets, {leg.sent_late} late",
     }
 
 

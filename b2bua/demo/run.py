@@ -16,7 +16,14 @@ from typing import Final
 
 from b2bua.demo import recorded
 from b2bua.demo.children import EndpointChild, command, endpoint, serving
-from b2bua.demo.deployment import Deployment, Material, is_made, read_deployment
+from b2bua.demo.deployment import (
+    CALLED_NUMBER,
+    CALLING_NUMBER,
+    Deployment,
+    Material,
+    is_made,
+    read_deployment,
+)
 from b2bua.demo.errors import DemoError, SpeechError
 from b2bua.demo.frames import Report
 from b2bua.demo.process import Task
@@ -107,10 +114,12 @@ async def _converse(
     deployment: Deployment, layout: str, speech: Path, seconds: float, progress: Progress
 ) -> _Heard:
     """Place the call, let both programmes run, hang up (the called side in `split`), and take both results."""
-    callee_task = _task("callee", deployment.callee, speech, seconds, port=deployment.callee_port)
+    callee_task = _task(
+        "callee", deployment.callee, speech, seconds, port=deployment.callee_port, user=CALLED_NUMBER
+    )
     caller_task = _task(
         "caller", deployment.caller, speech, seconds, port=deployment.sip_port,
-        server_name=deployment.server_name, uri=deployment.request_uri,
+        user=CALLING_NUMBER, server_name=deployment.server_name, uri=deployment.request_uri,
     )  # fmt: skip
     async with endpoint(callee_task) as callee:
         await callee.expect("listening", _ANSWER_S)
@@ -143,6 +152,7 @@ def _task(
     seconds: float,
     *,
     port: int,
+    user: str,
     server_name: str = "",
     uri: str = "",
 ) -> Task:
@@ -156,7 +166,7 @@ def _task(
         port=port,
         server_name=server_name,
         uri=uri,
-        user=role,
+        user=user,
     )
 
 
@@ -168,6 +178,7 @@ def _leg(side: str, own: Report, other: Report) -> LegReport:
         cipher=str(facts["cipher"]),
         suite=str(facts["suite"]),
         sent=int(facts["sent"]),
+        sent_late=int(facts["sent_late"]),
         received=int(facts["received"]),
         lost=int(facts["lost"]),
         auth_failures=int(facts["auth_failures"]),
