@@ -206,17 +206,38 @@ def test_a_wrong_table_is_refused_and_the_old_one_stays(rig: Rig, table: object,
         close(rig, peer)
 
 
-def test_nothing_is_sent_over_a_transport_that_is_not_tls(rig: Rig) -> None:
+def refused_send(rig: Rig, uri: str) -> None:
+    with pytest.raises(ChildError, match=f"^Error: {SESSION_INSECURE} "):
+        rig.pj.call("message", uri=uri)
+    refused = rig.pj.wait_event("refused")
+    assert (refused["reason"], refused["method"], refused["token"]) == ("unverified_send", "MESSAGE", 0)
+
+
+def test_nothing_is_sent_over_udp(rig: Rig) -> None:
     rig.pj.call("plain_transport", kind="udp")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
         plain.bind(("127.0.0.1", 0))
         plain.settimeout(1)
-        with pytest.raises(ChildError, match=f"^Error: {SESSION_INSECURE} "):
-            rig.pj.call("message", uri=f"sip:peer@127.0.0.1:{plain.getsockname()[1]}")
-        refused = rig.pj.wait_event("refused")
-        assert (refused["reason"], refused["method"], refused["token"]) == ("unverified_send", "MESSAGE", 0)
+        refused_send(rig, f"sip:peer@127.0.0.1:{plain.getsockname()[1]}")
         with pytest.raises(TimeoutError):
             plain.recv(65536)
+    the_same_goes_over_tls(rig)
+
+
+def test_nothing_is_sent_over_tcp(rig: Rig) -> None:
+    rig.pj.call("plain_transport", kind="tcp")
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        plain.settimeout(5)
+        refused_send(rig, f"sip:peer@127.0.0.1:{plain.getsockname()[1]};transport=tcp")
+        stream, _ = plain.accept()
+        with stream:
+            stream.settimeout(5)
+            assert stream.recv(65536) == b""
+    assert rig.pj.wait_event("refused")["reason"] == "plaintext_transport"
+    the_same_goes_over_tls(rig)
+
+
+def the_same_goes_over_tls(rig: Rig) -> None:
     rig.pj.call("message", uri=f"sip:peer@peer.example:{rig.target.port};transport=tls")
     with rig.target.accept() as peer:
         assert peer.receive().startswith("MESSAGE ")

@@ -198,6 +198,21 @@ def test_a_long_loss_is_not_counted_twice_when_silence_already_covered_it() -> N
     assert (first.ticks + second.ticks)[150:] == [6] * 50
 
 
+def test_a_gap_long_past_does_not_cover_a_new_loss() -> None:
+    line = Line(capacity=64)
+    for number in range(50):  # the clock skips a second at once, then runs well
+        line.put(number, 1000 + number * TICK_MS)
+    line.drain(2000)
+    for tick in range(50, 130):
+        line.put(tick, 1000 + tick * TICK_MS)
+    line.drain(3600)
+    steady(line, 130, 140, late_ms=1000)
+    line.drain(3800)
+    results = line.run()
+    assert sum(result.gap_ms for result in results) == 1000 + 16 * TICK_MS
+    assert results[-1].ticks == [0] * 16 + [2] * 10
+
+
 def test_a_skipping_clock_leaves_a_gap_of_its_length() -> None:
     line = Line()
     steady(line, 0, 50)
