@@ -128,7 +128,7 @@ async def serving(configuration: Path) -> AsyncIterator[Child]:
 
 @contextlib.asynccontextmanager
 async def endpoint(task: Task) -> AsyncIterator[EndpointChild]:
-    """An endpoint process with its task given; killed at the end of the block if it still runs."""
+    """An endpoint process with its task given; ended with the block, at once if the block failed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "b2bua.demo.process",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -138,6 +138,10 @@ async def endpoint(task: Task) -> AsyncIterator[EndpointChild]:
         if process.stdin is not None:
             process.stdin.write(task.line())
         yield child
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        raise
     finally:
         if process.stdin is not None:
             process.stdin.close()
