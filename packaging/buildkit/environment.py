@@ -134,7 +134,13 @@ def _project_key(tree: Path, prefix: Prefix) -> str:
 
 
 def _pip(environment: Environment, *arguments: str, variables: dict[str, str] | None = None) -> None:
-    flags = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-warn-script-location")
+    flags = (
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-compile",
+        "--no-warn-script-location",
+    )
     _call([str(environment.python), "-m", "pip", "install", *flags, *arguments], variables=variables)
 
 
