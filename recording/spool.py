@@ -298,10 +298,11 @@ class Spool:
 
     def _abandon(self, segment: SpooledSegment, error: RecordingError) -> None:
         """Unless it has failed already, or was finished first."""
-        if segment.final_records is None and segment.file_id in self._segments:
-            self._write(segment, time.monotonic_ns())
-            if not segment.is_given_up:
-                self._give_up(segment, error)
+        if segment.final_records is not None or segment.is_given_up:
+            return
+        self._write(segment, time.monotonic_ns())
+        if not segment.is_given_up:
+            self._give_up(segment, error)
 
     def _create(self, segment: SpooledSegment, head: bytes) -> None:
         self._segments[segment.file_id] = segment

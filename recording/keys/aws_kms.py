@@ -212,7 +212,7 @@ class AWSKMSProvider:
         raise AssertionError("the last attempt returns or raises")
 
     def _send(self, request: Any, **_: object) -> Any:
-        """Hook botocore's before-send hook: our own TLS, deadline and size bound instead of its session."""
+        """Serve as botocore's before-send hook: our own TLS, deadline and size bound instead of its session."""
         headers = {
             key: value.decode("latin-1") if isinstance(value, bytes) else str(value)
             for key, value in request.headers.items()

@@ -215,6 +215,20 @@ def test_events_before_the_audio_come_first_and_gaps_are_told(make_bench: Callab
     assert final[1].frames == 2400
 
 
+def test_a_gap_over_several_drains_is_told_in_full(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    bench.start()
+    recording = bench.open()
+    feed(recording, tone(800))
+    for _ in range(3):
+        feed(recording, bytes(3200), gap_frames=1600)
+    recording.finish(ended_by="called", reason="bye")
+    assert bench.recorder.stop(10)
+    with bench.reader(bench.entries()[0]) as reader:
+        gaps = [event.frames or 0 for _, event in reader.events() if event.event is EventKind.GAP]
+    assert sum(gaps) == 4800
+
+
 def test_split_keeps_two_channels_in_step(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench()
     bench.start()

@@ -19,7 +19,7 @@ from recording.keys.pool import TenantKey
 from recording.recorder import CallRecording, Recorder, RecorderUnavailable, UnavailableReason
 from recording.settings import Layout, LocalKeySettings, RecordingSettings
 from recording.spool_file import Disk
-from recording.spool_state import segment_path
+from recording.spool_state import SpoolError, segment_path
 from support.observers import ListeningObserver
 
 SECOND = memoryview(bytes(16_000))
@@ -36,6 +36,7 @@ class Rig:
             keys={"main": key},
             fsync_interval_ms=10,
             segment_seconds=2,
+            queue_bytes=1 << 20,
             min_free_bytes=0,
         )
         self.observer = ListeningObserver()
@@ -47,6 +48,8 @@ class Rig:
         )
         self.bad_writes: set[bytes] = set()
         self.bad_syncs: set[bytes] = set()
+        self.gate = threading.Event()
+        self.gate.set()
         self.told: list[tuple[str, str]] = []
         self.failed = threading.Event()
 
@@ -55,6 +58,7 @@ class Rig:
             return bytes.fromhex(Path(f"/proc/self/fd/{fd}").readlink().stem)
 
         def pwrite(fd: int, data: memoryview, offset: int) -> int:
+            self.gate.wait(30)
             if name(fd) in self.bad_writes:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
             return os.pwrite(fd, data, offset)
@@ -103,6 +107,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made.recorder.start()
     assert made.recorder.wait_ready(10)
     yield made
+    made.gate.set()
     made.recorder.stop(5)
 
 
@@ -148,6 +153,44 @@ def test_an_earlier_segment_that_fails_late_ends_the_recording_too(rig: Rig) -> 
     assert len(states) == len(recording.file_ids)
     assert states[recording.file_ids[0]] is IndexState.INCOMPLETE
     assert list(rig.settings.spool_directory.iterdir()) == []
+
+
+def test_a_segment_begun_while_the_recording_fails_is_given_up_too(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = rig.open()
+    spool = rig.recorder._spool
+    assert spool is not None
+    create = spool.create
+
+    def fail_meanwhile(*arguments: object, **keywords: object) -> object:
+        recording._fail(SpoolError("an earlier segment"))  # as the spool thread does at any moment
+        return create(*arguments, **keywords)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "create", fail_meanwhile)
+        recording.append(SECOND, 8000, 0)
+    use_everything(recording)
+    assert spool.flush(10), "no segment is left under way"
+    assert len(rig.told) == 1
+    assert rig.states() == {recording.file_ids[0]: IndexState.INCOMPLETE}
+
+
+def test_a_queue_that_fills_up_admits_nobody(rig: Rig) -> None:
+    recording = rig.open()
+    rig.gate.clear()
+    rig.recorder.release(rig.recorder.reserve("clinic"))
+    for _ in range(36):
+        recording.append(SECOND, 8000, 0)
+    with pytest.raises(RecorderUnavailable) as caught:
+        rig.recorder.reserve("clinic")
+    assert caught.value.reason is UnavailableReason.QUEUE_FULL
+    assert "pile up" in str(rig.recorder.readiness())
+    rig.gate.set()
+    spool = rig.recorder._spool
+    assert spool is not None
+    spool.flush(0.3)
+    rig.recorder.release(rig.recorder.reserve("clinic"))
 
 
 def test_a_roll_without_key_or_room_fails_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

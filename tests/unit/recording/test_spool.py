@@ -334,6 +334,24 @@ def test_an_index_that_cannot_be_written_stops_no_recording(make_rig: MakeRig) -
     assert not state_path(rig.directory, segment.file_id).exists()
 
 
+def test_no_file_leaves_the_spool_before_its_mark_is_durable(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    rig = make_rig()
+    segment = make_segment(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("recording.spool.sync_directory", fail)
+        rig.finish(segment)
+        assert not rig.spool.flush(0.2)
+        assert rig.sink.attempts == 0
+    assert rig.spool.flush(10)
+    assert rig.uploader.drain(10)
+    assert stored(rig, segment) == segment.content
+
+
 def test_abandoning_keeps_what_was_handed_in(make_rig: MakeRig) -> None:
     rig = make_rig()
     segment = make_segment(4, finished=False)

@@ -185,3 +185,15 @@ def test_the_first_sync_makes_the_state_file_durable_too(
     one.begin_sync()()
     assert (len(log.done), disk.syncs) == (count, 2)
     one.close()
+
+
+def test_a_file_that_appears_in_the_last_moment_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = make_segment(1)
+    segment_path(tmp_path, segment.file_id).write_bytes(b"somebody else's")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda path: False)
+        with pytest.raises(FileExistsError):
+            spooled(tmp_path, segment, FaultyDisk(), [])
+    assert segment_path(tmp_path, segment.file_id).read_bytes() == b"somebody else's"

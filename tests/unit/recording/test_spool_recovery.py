@@ -246,6 +246,18 @@ def test_progress_is_told_file_by_file(rig: Rig) -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_nobody_else_recovers_the_same_files_meanwhile(rig: Rig) -> None:
+    leave_behind(rig.directory, make_segment(1))
+    locks: list[OwnerLock | None] = []
+    recover_spool(
+        rig.directory,
+        index=rig.index,
+        sink=rig.sink,
+        on_progress=lambda *_: locks.append(OwnerLock.try_acquire(rig.directory, OWNER)),
+    )
+    assert locks == [None]
+
+
 def test_locks_of_the_dead_are_removed(rig: Rig) -> None:
     (rig.directory / f"{OWNER}.lock").write_bytes(b"")
     (rig.directory / "notes.lock").write_bytes(b"")
