@@ -22,8 +22,9 @@ OnConnected = Callable[[int, bool, str, str, int, int, int, list[str]], int]
 OnDisconnected = Callable[[int, int, bool, str, int], None]
 #  gate(token, hnd, is_request, method, status, initial, sip_call_id, content_type, body, message)
 #     -> None to let it pass, or (status, reason, [(header, value), ...]) to refuse.
-#     Requests: every one that is not a retransmission (ACK included). `initial`: no To tag. A refusal is answered statefully by C
-#     (ACK cannot be answered: it is dropped). Responses: only those with a body; a refusal strips the body before pjsip sees it.
+#     Requests: every one that is not a retransmission (ACK included). `initial`: no To tag. A refusal is answered statefully by C.
+#     ACK cannot be answered: with a body it goes on without it, so that the dialog is confirmed and a BYE may end it; without one it
+#     is dropped. Responses: only those with a body or a Content-Type; a refusal strips the body before pjsip sees it.
 #     `message` is the whole message as received.
 Gate = Callable[
     [int, int, bool, str, int, bool, str, str, bytes, bytes], tuple[int, str, Sequence[tuple[str, str]]] | None

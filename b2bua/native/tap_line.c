@@ -88,6 +88,15 @@ static bool write_gap(tap *tap, tap_output *output, size_t first_span)
     return line->gap_pending == 0;
 }
 
+/* Eight samples at a time, whatever the level of optimisation of the rest: 1,000
+ * taps make 8 million samples a second. */
+#if defined(__GNUC__) && !defined(__clang__)
+#   define VECTORISED __attribute__((optimize("O3")))
+#else
+#   define VECTORISED
+#endif
+
+VECTORISED
 static void mix(int16_t *restrict out, const int16_t *restrict a, const int16_t *restrict b, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {

@@ -17,6 +17,8 @@ from support.pj_sip import request
 
 CERTIFICATE_REFUSED = 171173
 MAX_PACKET = 16384
+TLS_1_2_CIPHER = 0xC02C
+"""On the list so that a TLS 1.2 client fails by its version and not for want of a cipher."""
 
 
 @dataclass
@@ -60,6 +62,7 @@ def rig(tmp_path: Path, authority: Authority, client: Identity) -> Iterator[Rig]
             certificate_path=str(server.cert),
             private_key_path=str(server.key),
             trust_path=str(authority.path),
+            ciphers=[0x1302, 0x1303, TLS_1_2_CIPHER],
         )
         yield Rig(pj, authority, client, port, transport_id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from support.pj_process import ChildError, PjProcess
 
 RATE_HZ = 8000
 TICK = 160
+RING_BYTES = 86016
+"""256 slots of 16 bytes and 160 samples: the pages of a ring of 5 s."""
 Samples = npt.NDArray[np.int16]
 
 
@@ -207,6 +210,55 @@ def test_freeing_reports_what_was_not_drained_and_ends_the_tap(pj: PjProcess) ->
         with pytest.raises(ChildError, match=f"no tap {tap}"):
             pj.call("native_call", name=name, arguments=[tap])
     assert pj.call("tap")[0] > tap
+
+
+def test_a_tap_may_outlive_the_library(pj: PjProcess) -> None:
+    tone = pj.call("tone", hertz=500)
+    taps = [pj.call("tap")[0] for _ in range(3)]
+    for tap in taps:
+        attach(pj, tap, tone, tone)
+    drain(pj, 0.2)
+    pj.call("quit", free_late=taps[1:])
+    assert pj.process.wait(30) == 0, pj.log
+
+
+def excluded_from_dumps(pj: PjProcess) -> tuple[int, int]:
+    """Bytes of the process that no core dump holds, and how many of them are locked."""
+    excluded = locked = size = 0
+    for line in Path(f"/proc/{pj.process.pid}/smaps").read_text().splitlines():
+        if line.startswith("Size:"):
+            size = int(line.split()[1]) * 1024
+        elif line.startswith("VmFlags:") and " dd" in line:
+            excluded += size
+            locked += size if " lo" in line else 0
+    return excluded, locked
+
+
+def test_a_ring_is_outside_core_dumps_and_swap_and_is_given_back(pj: PjProcess) -> None:
+    before = excluded_from_dumps(pj)
+    tap, _ = pj.call("tap")
+    during = excluded_from_dumps(pj)
+    assert during[0] - before[0] == 2 * RING_BYTES
+    assert (during[1] - before[1] == 2 * RING_BYTES) == bool(stats(pj, tap)["memory_locked"])
+    pj.call("native_call", name="tap_free", arguments=[tap])
+    deadline = time.monotonic() + 10
+    while excluded_from_dumps(pj) != before:
+        assert time.monotonic() < deadline, "the rings were not given back"
+
+
+def test_a_ring_is_zero_when_it_is_given_back(tmp_path: Path) -> None:
+    witness = tmp_path / "witness.so"
+    source = Path(__file__).with_name("native_munmap_witness.c")
+    subprocess.run(["gcc", "-O1", "-fPIC", "-shared", str(source), "-o", str(witness), "-ldl"], check=True)
+    with PjProcess(tmp_path, preload=witness) as pj:
+        tone = pj.call("tone", hertz=500)
+        tap, _ = pj.call("tap")
+        attach(pj, tap, tone, tone)
+        heard = drain(pj, 0.5)[tap].audio
+        assert np.any(heard)
+        pj.call("native_call", name="tap_free", arguments=[tap])
+    assert pj.log.count("MUNMAP 0 left") == 2, pj.log
+    assert pj.log.count("MUNMAP") == 2, pj.log
 
 
 def test_taps_come_and_go_under_a_running_clock(pj: PjProcess) -> None:

@@ -30,6 +30,7 @@ class Child:
         self.gate_rules: list[dict[str, Any]] = []
         self.keep: list[Any] = []
         self.calls: dict[int, Any] = {}
+        self.free_late: list[int] = []
         self.frame_bytes: dict[int, int] = {}
         self.running = True
         self.pump: _Pump | None = None
@@ -42,6 +43,7 @@ class Child:
         config.logConfig.level = 3
         config.logConfig.consoleLevel = 0
         config.logConfig.filename = "/dev/stderr"
+        config.logConfig.fileFlags = 0x1108  # PJ_O_APPEND: the file is shared with stderr
         config.logConfig.msgLogging = 0
         config.medConfig.clockRate = config.medConfig.sndClockRate = RATE_HZ
         config.medConfig.sndAutoCloseTime = -1
@@ -290,7 +292,9 @@ class Child:
 
         threading.Thread(target=spin, name="busy", daemon=True).start()
 
-    def quit(self) -> None:
+    def quit(self, free_late: list[int] | None = None) -> None:
+        """End in order; `free_late`: taps that are freed only when the library is gone."""
+        self.free_late = free_late or []
         self.running = False
 
     def close(self) -> None:
@@ -306,6 +310,8 @@ class Child:
         self.account_object = self.call_class = None
         native.guard_remove()
         self.endpoint.libDestroy()
+        for tap_id in self.free_late:
+            native.tap_free(tap_id)
 
 
 class _Pump(threading.Thread):

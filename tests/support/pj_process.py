@@ -39,12 +39,14 @@ class ChildError(Exception):
 class PjProcess:
     """The parent's side."""
 
-    def __init__(self, directory: Path, *, rate_hz: int = 8000) -> None:
+    def __init__(self, directory: Path, *, rate_hz: int = 8000, preload: Path | None = None) -> None:
         self.log_path = directory / f"pj-{time.monotonic_ns()}.log"
         environment = dict(
             os.environ, PYTHONPATH=f"{REPOSITORY}:{REPOSITORY / 'tests'}", PJ_RATE_HZ=str(rate_hz)
         )
-        with self.log_path.open("wb") as log:
+        if preload is not None:
+            environment["LD_PRELOAD"] = f"{environment.get('LD_PRELOAD', '')} {preload}".strip()
+        with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(CHILD)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, cwd=REPOSITORY,
