@@ -18,11 +18,13 @@ typedef struct verdict {
 static pj_bool_t on_rx_message(pjsip_rx_data *rdata);
 static pj_status_t on_tx_message(pjsip_tx_data *tdata);
 static pj_bool_t on_rx_gated_request(pjsip_rx_data *rdata);
+static pj_status_t on_unload(void);
 
 static pjsip_module flow_module = {
     .name = { "mod-flow-guard", 14 },
     .id = -1,
     .priority = PJSIP_MOD_PRIORITY_TSX_LAYER - 1,
+    .unload = &on_unload,
     .on_rx_request = &on_rx_message,
     .on_rx_response = &on_rx_message,
     .on_tx_request = &on_tx_message,
@@ -356,6 +358,14 @@ static pj_bool_t on_rx_gated_request(pjsip_rx_data *rdata)
     pjsip_endpt_respond(pjsua_get_pjsip_endpt(), &gate_module, rdata, result.status,
                         result.reason.slen ? &result.reason : NULL, &result.headers, NULL, NULL);
     return PJ_TRUE;
+}
+
+/* By guard_remove(), or by libDestroy when nobody called that. */
+static pj_status_t on_unload(void)
+{
+    guard.active = false;
+    flow_clear();
+    return PJ_SUCCESS;
 }
 
 pj_status_t gate_register(pjsip_endpoint *endpoint)

@@ -181,17 +181,13 @@ PyObject *guard_remove(PyObject *self, PyObject *unused)
 
     (void)self;
     (void)unused;
-    if (!guard.active)
-        Py_RETURN_NONE;
-    native_adopt_thread();
-    Py_BEGIN_ALLOW_THREADS
-    if (endpoint) {
-        gate_unregister(endpoint);
+    if (guard.active && endpoint) {
+        native_adopt_thread();
+        Py_BEGIN_ALLOW_THREADS
         input_stop(pjsip_endpt_get_tpmgr(endpoint));
+        gate_unregister(endpoint);
+        Py_END_ALLOW_THREADS
     }
-    guard.active = false;
-    flow_clear();
-    Py_END_ALLOW_THREADS
     clear_callbacks();
     Py_RETURN_NONE;
 }

@@ -203,3 +203,17 @@ def test_the_guard_comes_before_the_first_listener(tmp_path: Path, authority: Au
         pj.call("plain_transport", kind="udp")
         with pytest.raises(ChildError, match="before the first transport"):
             pj.call("guard")
+
+
+def test_the_guard_can_be_set_up_again_in_a_new_library(tmp_path: Path, authority: Authority) -> None:
+    server, client = authority.issue("server"), authority.issue("client")
+    with PjProcess(tmp_path) as pj:
+        pj.call("guard")
+        pj.call("listen", **files(server, authority.path))
+        for removed in (False, True):
+            pj.call("start_again", guard_removed=removed)
+            pj.call("guard")
+            _, port = pj.call("listen", **files(server, authority.path))
+            with Peer.connect(client_context(authority, client), port) as peer:
+                assert peer.options() == "200"
+            pj.wait_event("disconnected", token=1)

@@ -34,6 +34,9 @@ class Child:
         self.frame_bytes: dict[int, int] = {}
         self.running = True
         self.pump: _Pump | None = None
+        self._start()
+
+    def _start(self) -> None:
         self.endpoint = pj.Endpoint()
         self.endpoint.libCreate()
         config = pj.EpConfig()
@@ -52,6 +55,14 @@ class Child:
         self.endpoint.libInit(config)
         self.endpoint.audDevManager().setNullDev()
         self.endpoint.libStart()
+
+    def start_again(self, guard_removed: bool) -> None:
+        """A new library in the same process, the old one's guard removed before it went or not."""
+        if guard_removed:
+            native.guard_remove()
+        self.endpoint.libDestroy()
+        del self.endpoint  # pjsua2 allows one at a time
+        self._start()
 
     def record(self, kind: str, **fields: Any) -> None:
         self.events.append({"kind": kind, **fields})
@@ -164,7 +175,7 @@ class Child:
     def account(self, transport_id: int, answer: int = 200) -> None:
         child = self
 
-        class Call(pj.Call):  # type: ignore[misc]
+        class Call(pj.Call):
             def onCallState(self, _prm: Any) -> None:
                 state = self.getInfo()
                 child.record("call", id=self.getId(), state=state.stateText, code=state.lastStatusCode)
@@ -172,7 +183,7 @@ class Child:
             def onCallMediaState(self, _prm: Any) -> None:
                 child.record("media", id=self.getId(), srtp=list(native.srtp_state(self.getId(), 0)))
 
-        class Account(pj.Account):  # type: ignore[misc]
+        class Account(pj.Account):
             def onIncomingCall(self, prm: Any) -> None:
                 call = Call(self, prm.callId)
                 child.calls[prm.callId] = call
