@@ -24,10 +24,14 @@ from recording.recorder import (
     RecorderUnavailable,
     TenantKey,
     UnavailableReason,
+    recover,
 )
 from recording.settings import Layout, LocalKeySettings, PoolSettings, RecordingSettings
+from recording.sinks.local import LocalSink
+from recording.sinks.sink import ObjectName, SinkUnavailableError
 from recording.verify import RecordingState, verify
 from support.observers import ListeningObserver
+from support.spooled import leave_behind, make_segment
 
 TENANT = "clinic"
 HANDLE = bytes(range(16))
@@ -410,3 +414,30 @@ def test_stop_keeps_an_unfinished_recording_as_incomplete(make_bench: Callable[.
 def test_settings_outside_the_format_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         Bench(tmp_path, **changes)
+
+
+def test_what_the_sink_would_not_take_at_the_start_is_taken_over_and_stored_later(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench()
+    segment = make_segment()
+    leave_behind(bench.settings.spool_directory, segment, state=segment.state(ended=len(segment.records)))
+    put, gate, calls = LocalSink.put, threading.Event(), []
+
+    def fail_first(sink: LocalSink, source: Path, name: ObjectName) -> int:
+        calls.append(name)
+        if len(calls) == 1:
+            raise SinkUnavailableError("full")
+        gate.wait(10)
+        return put(sink, source, name)
+
+    monkeypatch.setattr(LocalSink, "put", fail_first)
+    report = bench.recorder.start()
+    assert [file.problem for file in report.files] == ["full"]
+    assert recover(bench.settings).files == (), "the file has a living owner"
+    gate.set()
+    assert bench.recorder.stop(10)
+    (entry,) = bench.entries()
+    assert (entry.state, entry.object_key) == (IndexState.COMPLETE, segment.state().object_name.key)
+    assert (bench.settings.directory / str(entry.object_key)).read_bytes() == segment.content
+    assert list(bench.settings.spool_directory.iterdir()) == []
