@@ -1,18 +1,25 @@
 """What is counted and what is audited: the engine's and the recorder's observer, in one place.
 
-Called from the SIP, pump, spool and keys threads. Metrics are thread-safe and the audit log only queues: nothing waits.
+Called from the SIP, pump, spool and keys threads. Metrics are thread-safe and the audit log only queues:
+nothing waits.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
+
+import structlog
 
 from b2bua.audit import AuditEvent, AuditLine, AuditLog
 from b2bua.call.events import LegRole
 from b2bua.call.termination import Termination
 from b2bua.engine.observer import CallFacts
+from b2bua.errors import AuditError
 from b2bua.metrics import Metrics
 from b2bua.sip.handler import PeerEvent
+
+_log = structlog.get_logger(__name__)
 
 _ACCEPTED = "ok"
 _CLOSED = "closed"
@@ -50,19 +57,29 @@ class Watch:
         self._metrics.refused("unrecorded")
         self._about(AuditEvent.CALL_UNRECORDED, facts, reason=reason)
 
+    def _write(self, event: AuditEvent, **fields: Any) -> None:
+        """One audit line.
+
+        An observer may not fail the thread it is called on: a line that can't be built is told as that.
+        """
+        try:
+            line = AuditLine(event=event, **fields)
+        except AuditError as error:
+            _log.error("audit_line_malformed", problem=str(error))
+            line = AuditLine(event=AuditEvent.FAULT, reason="audit_line_malformed")
+        self._audit.write(line)
+
     def _about(
         self, event: AuditEvent, facts: CallFacts, *, status: int | None = None, reason: str | None = None
     ) -> None:
-        self._audit.write(
-            AuditLine(
-                event=event,
-                call_uid=facts.call_uid,
-                trunk=facts.trunk_a,
-                far_trunk=facts.trunk_b,
-                tenant_handle=facts.tenant_handle.hex(),
-                status=status,
-                reason=reason,
-            )
+        self._write(
+            event,
+            call_uid=facts.call_uid,
+            trunk=facts.trunk_a,
+            far_trunk=facts.trunk_b,
+            tenant_handle=facts.tenant_handle.hex(),
+            status=status,
+            reason=reason,
         )
 
     def leg_up(self, trunk: str) -> None:
@@ -77,24 +94,20 @@ class Watch:
 
     def refused(self, *, trunk: str | None, reason: str, status: int) -> None:
         self._metrics.refused(reason)
-        self._audit.write(
-            AuditLine(event=AuditEvent.REQUEST_REFUSED, trunk=trunk, reason=reason, status=status or None)
-        )
+        self._write(AuditEvent.REQUEST_REFUSED, trunk=trunk, reason=reason, status=status or None)
 
     def peer(self, event: PeerEvent) -> None:
         if event.outcome == _CLOSED:
-            self._audit.write(AuditLine(event=AuditEvent.PEER_CLOSED, trunk=event.trunk, source=event.source))
+            self._write(AuditEvent.PEER_CLOSED, trunk=event.trunk, source=event.source)
             return
         self._metrics.handshake(event.outcome)
         accepted = event.outcome == _ACCEPTED
-        self._audit.write(
-            AuditLine(
-                event=AuditEvent.PEER_ACCEPTED if accepted else AuditEvent.PEER_REFUSED,
-                trunk=event.trunk,
-                source=event.source,
-                fingerprint=event.fingerprint,
-                reason=None if accepted else event.outcome,
-            )
+        self._write(
+            AuditEvent.PEER_ACCEPTED if accepted else AuditEvent.PEER_REFUSED,
+            trunk=event.trunk,
+            source=event.source,
+            fingerprint=event.fingerprint,
+            reason=None if accepted else event.outcome,
         )
 
     def tap_overruns(self, count: int) -> None:
@@ -102,56 +115,50 @@ class Watch:
 
     def fault(self, *, where: str, call_uid: str | None) -> None:
         self._metrics.refused("internal_fault")
-        self._audit.write(AuditLine(event=AuditEvent.FAULT, reason=_label(where), call_uid=call_uid or None))
+        self._write(AuditEvent.FAULT, reason=_label(where), call_uid=call_uid or None)
 
     # -- recorder ---------------------------------------------------------------
 
     def recording_started(self, *, file_id: bytes, call_uid: str) -> None:
         self._metrics.recording_started(file_id=file_id, call_uid=call_uid)
-        self._audit.write(
-            AuditLine(event=AuditEvent.RECORDING_STARTED, file_id=file_id.hex(), call_uid=call_uid)
-        )
+        self._write(AuditEvent.RECORDING_STARTED, file_id=file_id.hex(), call_uid=call_uid)
 
     def recording_finished(self, *, file_id: bytes, call_uid: str, state: str, size_bytes: int) -> None:
         self._metrics.recording_finished(
             file_id=file_id, call_uid=call_uid, state=state, size_bytes=size_bytes
         )
-        self._audit.write(
-            AuditLine(
-                event=AuditEvent.RECORDING_FINISHED,
-                file_id=file_id.hex(),
-                call_uid=call_uid or None,
-                reason=state,
-            )
+        self._write(
+            AuditEvent.RECORDING_FINISHED,
+            file_id=file_id.hex(),
+            call_uid=call_uid or None,
+            reason=state,
         )
 
     def recording_failed(self, *, file_id: bytes, call_uid: str, reason: str) -> None:
         self._metrics.recording_failed(file_id=file_id, call_uid=call_uid, reason=reason)
-        self._audit.write(
-            AuditLine(
-                event=AuditEvent.RECORDING_FAILED,
-                file_id=file_id.hex(),
-                call_uid=call_uid or None,
-                reason=reason,
-            )
+        self._write(
+            AuditEvent.RECORDING_FAILED,
+            file_id=file_id.hex(),
+            call_uid=call_uid or None,
+            reason=_label(reason),
         )
 
     def key_requested(self, *, provider: str, seconds: float, error: str | None) -> None:
         self._metrics.key_requested(provider=provider, seconds=seconds, error=error)
         if error is not None:
-            self._audit.write(AuditLine(event=AuditEvent.KEY_FAILED, reason=_label(error)))
+            self._write(AuditEvent.KEY_FAILED, reason=_label(error))
 
     # -- process ----------------------------------------------------------------
 
     def service(self, *, started: bool) -> None:
         """The process serves, or does no longer."""
         event = AuditEvent.SERVICE_STARTED if started else AuditEvent.SERVICE_STOPPED
-        self._audit.write(AuditLine(event=event))
+        self._write(event)
 
     def certificate_reloaded(self, *, fingerprint: str, taken: bool) -> None:
         """New files were taken, or refused; `fingerprint` is of the certificate now in force."""
         event = AuditEvent.CERTIFICATE_RELOADED if taken else AuditEvent.CERTIFICATE_REFUSED
-        self._audit.write(AuditLine(event=event, fingerprint=fingerprint))
+        self._write(event, fingerprint=fingerprint)
 
 
 def _label(name: str) -> str:

@@ -1,0 +1,97 @@
+"""Every happening becomes an audit line of the right form, and none can fail the thread that reports it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b2bua.audit import AuditLog
+from b2bua.call.events import LegRole
+from b2bua.call.sdp_policy import SDPFault
+from b2bua.call.termination import Reason, Result, Termination
+from b2bua.engine.observer import CallFacts
+from b2bua.metrics import Metrics
+from b2bua.settings import AuditSettings
+from b2bua.sip.handler import PeerEvent
+from b2bua.watch import Watch
+from recording.errors import RecordingError
+from recording.recorder import UnavailableReason
+
+FACTS = CallFacts(call_uid="ab" * 16, trunk_a="pbx", trunk_b="carrier", tenant_handle=bytes(16))
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Callable[[Callable[[Watch], None]], list[dict[str, Any]]]:
+    def tell(happen: Callable[[Watch], None]) -> list[dict[str, Any]]:
+        path = tmp_path / "audit.jsonl"
+        log = AuditLog(AuditSettings(path=path))
+        log.start()
+        happen(Watch(metrics=Metrics(), audit=log))
+        log.close()
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    return tell
+
+
+Told = Callable[[Callable[[Watch], None]], list[dict[str, Any]]]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_each_end_of_a_call(told: Told, reason: Reason) -> None:
+    ending = Termination(result=Result.FAILED, reason=reason, status=503)
+    (line,) = told(lambda watch: watch.call_ended(FACTS, ending))
+    assert (line["event"], line["reason"], line["status"]) == ("call_ended", reason.value, 503)
+    assert (line["call_uid"], line["trunk"], line["far_trunk"]) == (FACTS.call_uid, "pbx", "carrier")
+
+
+@pytest.mark.parametrize("fault", SDPFault)
+def test_each_refused_body(told: Told, fault: SDPFault) -> None:
+    (line,) = told(lambda watch: watch.refused(trunk="pbx", reason=fault.value, status=488))
+    assert (line["event"], line["reason"]) == ("request_refused", fault.value)
+
+
+@pytest.mark.parametrize("reason", UnavailableReason)
+def test_each_reason_for_no_recording(told: Told, reason: UnavailableReason) -> None:
+    (line,) = told(lambda watch: watch.call_unrecorded(FACTS, reason=reason.value))
+    assert line["reason"] == reason.value
+
+
+def all_subclasses(root: type) -> set[type]:
+    return {root}.union(*(all_subclasses(child) for child in root.__subclasses__()))
+
+
+@pytest.mark.parametrize("name", sorted(kind.__name__ for kind in all_subclasses(RecordingError)))
+def test_each_failure_of_a_recording(told: Told, name: str) -> None:
+    (line,) = told(lambda watch: watch.recording_failed(file_id=bytes(16), call_uid="ab" * 16, reason=name))
+    assert line["event"] == "recording_failed"
+    assert line["reason"].replace("_", "") == name.lower()
+
+
+def test_peers(told: Told) -> None:
+    def happen(watch: Watch) -> None:
+        watch.peer(
+            PeerEvent(incoming=True, outcome="ok", trunk="pbx", source="127.0.0.1", fingerprint="0" * 64)
+        )
+        watch.peer(PeerEvent(incoming=True, outcome="untrusted", trunk=None, source="::1"))
+        watch.peer(PeerEvent(incoming=False, outcome="closed", trunk="pbx", source="127.0.0.1"))
+
+    assert [line["event"] for line in told(happen)] == ["peer_accepted", "peer_refused", "peer_closed"]
+
+
+def test_a_callback_name_becomes_a_label(told: Told) -> None:
+    (line,) = told(lambda watch: watch.fault(where="onCallMediaState", call_uid=None))
+    assert line["reason"] == "on_call_media_state"
+
+
+def test_a_line_that_cannot_be_built_is_told_as_that_and_fails_nobody(told: Told) -> None:
+    (line,) = told(lambda watch: watch.refused(trunk="sip:1001@x", reason="no_route", status=404))
+    assert (line["event"], line["reason"]) == ("fault", "audit_line_malformed")
+    assert "1001" not in json.dumps(line)
+
+
+def test_a_secured_leg_is_counted_not_audited(told: Told) -> None:
+    assert told(lambda watch: watch.leg_secured(FACTS, leg=LegRole.A, suite="AEAD_AES_256_GCM")) == []
