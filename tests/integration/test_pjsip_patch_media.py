@@ -19,3 +19,9 @@ def test_port_of_the_bridge_is_freed_by_its_clock(case: str) -> None:
     run = run_check("conf.c", case)
     assert run.returncode == 0, run
     assert run.stdout.split() == ["0", "1", "1"]
+
+
+def test_packet_leaves_through_its_own_socket_while_the_transport_is_closed() -> None:
+    run = run_check("close.c")
+    assert run.returncode == 0, run
+    assert run.stdout.split() == ["own", "none"]

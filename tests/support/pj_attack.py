@@ -365,6 +365,14 @@ def request(
     return head.encode() + payload
 
 
+def response(message: str, code: int) -> str:
+    """A response without a body to a request of the victim."""
+    echoed = re.findall(r"(?im)^(?:via|from|call-id|cseq)\s*:.*$", message)
+    to = header_of(message, "to")
+    lines = [line.rstrip("\r") for line in echoed] + [f"To: {to}" + ("" if ";tag=" in to else ";tag=target")]
+    return f"SIP/2.0 {code} Test\r\n" + "\r\n".join(lines) + "\r\nContent-Length: 0\r\n\r\n"
+
+
 def offer(*media: str, port: int = 40000, extra: str = "") -> str:
     """An SDP offer: by default one good secure audio line; `extra` are more lines of it."""
     lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "c=IN IP4 127.0.0.1", "t=0 0"]

@@ -10,8 +10,10 @@
  *   srtp             0, 1 or 2                     (default: 2, mandatory)
  *   answer           status of the answer, 0 = none (default: 200)
  *   text             real-time text streams to allow (default: 0)
+ *   refuse           method of requests that are not sent (default: none)
  *   hold_ms          hang up so long after the answer (default: never)
- * Commands: renew CA CERT KEY | restart PORT | call URI | bye | quit
+ * Commands: renew CA CERT KEY | restart PORT | call URI | bye | timers | quit
+ * The status of `timers` is the number of timers that are running.
  */
 #include <pjsua-lib/pjsua.h>
 #include <pjsua-lib/pjsua_internal.h>
@@ -22,7 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *opt_ca = "", *opt_cert = "", *opt_key = "";
+static const char *opt_ca = "", *opt_cert = "", *opt_key = "", *opt_refuse = "";
 static unsigned opt_proto = PJ_SSL_SOCK_PROTO_TLS1_3, opt_verify = 1;
 static unsigned opt_port, opt_srtp = 2, opt_answer = 200, opt_hold_ms, opt_text;
 static pjsua_transport_id transport_id;
@@ -123,6 +125,16 @@ static void on_call_media_state(pjsua_call_id id)
     }
 }
 
+static pj_status_t on_tx_request(pjsip_tx_data *tdata)
+{
+    return pj_stricmp2(&tdata->msg->line.req.method.name, opt_refuse) ? PJ_SUCCESS : PJ_ECANCELLED;
+}
+
+static pjsip_module refusal = {
+    .name = {"refusal", 7}, .id = -1, .priority = PJSIP_MOD_PRIORITY_TRANSPORT_LAYER + 1,
+    .on_tx_request = on_tx_request,
+};
+
 static void command(char *line)
 {
     char word[4][512] = {"", "", "", ""};
@@ -156,6 +168,8 @@ static void command(char *line)
         pjsua_call_setting_default(&setting);
         setting.vid_cnt = setting.txt_cnt = 0;
         status = pjsua_call_make_call(0, &uri, &setting, NULL, NULL, NULL);
+    } else if (strcmp(word[0], "timers") == 0) {
+        status = (pj_status_t)pj_timer_heap_count(pjsip_endpt_get_timer_heap(pjsua_get_pjsip_endpt()));
     } else if (strcmp(word[0], "bye") == 0) {
         pjsua_call_hangup_all();
     } else {
@@ -190,7 +204,7 @@ static void parse(int argc, char **argv)
     static const struct { const char *name; const char **text; unsigned *number; } map[] = {
         {"ca", &opt_ca, NULL}, {"cert", &opt_cert, NULL}, {"key", &opt_key, NULL},
         {"proto", NULL, &opt_proto}, {"verify", NULL, &opt_verify},
-        {"port", NULL, &opt_port}, {"srtp", NULL, &opt_srtp},
+        {"refuse", &opt_refuse, NULL}, {"port", NULL, &opt_port}, {"srtp", NULL, &opt_srtp},
         {"text", NULL, &opt_text}, {"answer", NULL, &opt_answer}, {"hold_ms", NULL, &opt_hold_ms},
     };
     int i;
@@ -238,6 +252,8 @@ int main(int argc, char **argv)
     media.no_vad = PJ_TRUE;
     media.ec_tail_len = 0;
     status = pjsua_init(&config, &logging, &media);
+    if (status == PJ_SUCCESS)
+        status = pjsip_endpt_register_module(pjsua_get_pjsip_endpt(), &refusal);
     if (status != PJ_SUCCESS)
         fail("init", status);
 
