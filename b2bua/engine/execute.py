@@ -29,8 +29,8 @@ from recording.settings import Layout
 
 _log = structlog.get_logger(__name__)
 
-RING_MS = 10_000
-"""Ring size of a tap: twice the 5 s that the recorder may stand still without loss."""
+RING_MS = 5_000
+"""Ring size of a tap: 160 kB a call, and how long the pump may stand still without loss."""
 _CHANNELS = {LegRole.A: 0, LegRole.B: 1}
 _LAYOUTS = {Layout.MIXED: _native.MIXED, Layout.SPLIT: _native.SPLIT}
 
