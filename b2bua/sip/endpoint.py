@@ -42,8 +42,11 @@ audible and both blur a recording. With it time is only shifted when the buffer 
 """
 JITTER_BUFFER_MS = 240
 """Bound of the delay that a sender's faster clock or a burst can build up; above it the oldest audio goes."""
-CALL_HEADROOM = 32
-"""Call slots above admission: pjsua answers 486 when it has none, and we want our own 503 first."""
+CALL_HEADROOM = 24
+"""Call slots above admission: pjsua answers 486 when it has none, and we want our own 503 first.
+
+With the greatest limits.max_calls, 1000, it makes PJSUA_MAX_CALLS, 2048, for two legs a call.
+"""
 
 
 class Endpoint(pj.Endpoint):
