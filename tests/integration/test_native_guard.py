@@ -234,6 +234,7 @@ def test_headers_without_an_end_close_the_connection(rig: Rig) -> None:
         ("garbled", (b"Content-Length: 0", b"Content-Length: none")),
         ("garbled", (b"Content-Length: 0\r\n", b"")),
         ("garbled", (b"Max-Forwards: 70\r\n", b"Max-Forwards: 70\r\n\n")),
+        ("garbled", (b"Content-Length: 0\r\n", b"Content-Length: 0\r\n\n")),
         ("garbled", (b"To: <sip:b2bua@127.0.0.1>", b"To:")),
         ("garbled", (b"OPTIONS sip:b2bua@127.0.0.1;transport=tls SIP/2.0", b"SIP/2.0 099 Low")),
         ("garbled", (b"OPTIONS sip:b2bua@127.0.0.1;transport=tls SIP/2.0", b"SIP/2.0 700 High")),
