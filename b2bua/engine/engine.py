@@ -131,7 +131,7 @@ class Engine:
 
     def trunk_of_dialog(self, sip_call_id: str) -> str | None:
         found = self._leg_of_dialog(sip_call_id)
-        return None if found is None else found[1].trunk.name
+        return None if found is None or found[1].gone else found[1].trunk.name
 
     def answer_refused(self, sip_call_id: str, refusal: SDPRefusal) -> None:
         found = self._leg_of_dialog(sip_call_id)
@@ -218,7 +218,8 @@ class Engine:
         """Both legs are gone. The pjsua objects go now, outside their own callbacks."""
         self._calls.pop(live.call_uid, None)
         for leg in live.legs.values():
-            self._dialogs.pop(leg.sip_call_id, None)
+            if self._dialogs.get(leg.sip_call_id) is live:  # a later call may have the Call-ID by now
+                del self._dialogs[leg.sip_call_id]
         live.legs.clear()
         if live.recording is None:
             self._admissions.release(live.admission)

@@ -25,6 +25,7 @@ REASON_PHRASES: Mapping[int, str] = {
     404: "Not Found",
     415: "Unsupported Media Type",
     481: "Call/Transaction Does Not Exist",
+    482: "Loop Detected",
     483: "Too Many Hops",
     486: "Busy Here",
     488: "Not Acceptable Here",
@@ -82,10 +83,11 @@ class MessageGate:
         body: bytes,
         message: bytes,
     ) -> Refusal | None:
-        if not initial:
-            owner = self._handler.trunk_of_dialog(sip_call_id)
-            if owner is not None and owner != trunk.name:
-                return Refusal(status=403, reason="foreign_dialog")
+        owner = self._handler.trunk_of_dialog(sip_call_id)
+        if not initial and owner is not None and owner != trunk.name:
+            return Refusal(status=403, reason="foreign_dialog")
+        if method == "INVITE" and initial and owner is not None:
+            return Refusal(status=482, reason="call_id_in_use")  # or it would take the live call's place here
         if (refused := self._judge_body(trunk, method, content_type, body)) is not None:
             if method == "ACK":
                 self._handler.answer_refused(sip_call_id, refused)
