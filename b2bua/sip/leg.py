@@ -155,7 +155,6 @@ class Leg(pj.Call):
 
     @guarded
     def onCallState(self, prm: pj.OnCallStateParam) -> None:  # noqa: N802 - pjsua2's name
-        del prm
         info = self.getInfo()
         if info.state == pj.PJSIP_INV_STATE_EARLY and self.role is LegRole.B:
             self._tell(on.LegProgressed(status=info.lastStatusCode, early_media=self.slot != NO_SLOT))
@@ -165,9 +164,8 @@ class Leg(pj.Call):
         elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED and not self.gone:
             self.gone = True
             self.slot = NO_SLOT
-            self._tell(
-                on.LegEnded(leg=self.role, status=info.lastStatusCode, remote=info.lastStatusCode == 200)
-            )
+            status = _redirection(prm.e) or info.lastStatusCode
+            self._tell(on.LegEnded(leg=self.role, status=status, remote=status == 200))
 
     @guarded
     def onCallMediaState(self, prm: pj.OnCallMediaStateParam) -> None:  # noqa: N802
@@ -241,3 +239,11 @@ class Leg(pj.Call):
     @guarded
     def onCallReplaceRequest(self, prm: pj.OnCallReplaceRequestParam) -> None:  # noqa: N802
         prm.statusCode = 403
+
+
+def _redirection(event: pj.SipEvent) -> int:
+    """The 3xx that ended a leg, or 0: pjsip stops there as told and reports a 487 that nobody sent."""
+    if event.type != pj.PJSIP_EVENT_TSX_STATE:
+        return 0
+    status = event.body.tsxState.tsx.statusCode
+    return status if 300 <= status < 400 else 0

@@ -1,0 +1,242 @@
+"""Nothing that a peer writes into a message makes the process send anything anywhere but over a verified connection.
+
+Each test names a port where a plain UDP socket and a plain TCP listener wait. The call that follows each attack is the
+positive twin, and also the moment by which anything misdirected would have arrived.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from b2bua.demo.dialog import new_branch, new_tag
+from b2bua.demo.incoming import Answering
+from b2bua.demo.sip_message import Header, SIPRequest
+from b2bua.initialise import identity_of
+from support.edge import Edge, Parties
+from support.endpoint import LOCALHOST, run
+
+ANSWER = Answering()
+
+
+class PlainEars:
+    """A UDP socket and a TCP listener on one port of the loopback."""
+
+    def __init__(self) -> None:
+        self.tcp = socket.create_server((LOCALHOST, 0))
+        self.port = int(self.tcp.getsockname()[1])
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind((LOCALHOST, self.port))
+        self.tcp.setblocking(False)
+        self.udp.setblocking(False)
+
+    def datagram(self) -> bytes:
+        try:
+            return self.udp.recv(65536)
+        except BlockingIOError:
+            return b""
+
+    def stream(self) -> bytes:
+        """The first bytes of a connection that was made; nothing when none was."""
+        try:
+            connection, _ = self.tcp.accept()
+        except BlockingIOError:
+            return b""
+        with connection:
+            connection.settimeout(5)
+            return connection.recv(65536)
+
+    def close(self) -> None:
+        self.tcp.close()
+        self.udp.close()
+
+
+@pytest.fixture
+def ears() -> Iterator[PlainEars]:
+    with contextlib.closing(PlainEars()) as made:
+        yield made
+
+
+def assert_hears(ears: PlainEars) -> None:
+    """The ears do hear what is sent to them."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
+        mouth.sendto(b"over UDP", (LOCALHOST, ears.port))
+    with socket.create_connection((LOCALHOST, ears.port)) as mouth:
+        mouth.sendall(b"over TCP")
+    assert (ears.datagram(), ears.stream()) == (b"over UDP", b"over TCP")
+
+
+async def assert_silence_and_service(p: Parties, ears: PlainEars) -> None:
+    p.callee.answering = ANSWER
+    call, other = await p.established()
+    await call.hang_up()
+    await other.wait_ended()
+    assert (ears.datagram(), ears.stream()) == (b"", b"")
+    assert_hears(ears)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+@pytest.mark.parametrize("status", [300, 302, 305])
+def test_a_redirection_is_not_followed(served: Edge, ears: PlainEars, status: int, transport: str) -> None:
+    contact = Header("Contact", f"<sip:2001@{LOCALHOST}:{ears.port};transport={transport}>")
+
+    async def scenario() -> None:
+        plan = Answering(provisional=(), status=status, reason="Moved", headers=(contact,))
+        async with served.parties(plan) as p:
+            call = await p.invite()
+            assert (await call.wait_final()).status == 502
+            await assert_skipped(p)
+            await assert_silence_and_service(p, ears)
+
+    async def assert_skipped(p: Parties) -> None:
+        assert len(p.callee.incoming) == 1
+        await p.callee.next_call()
+
+    run(scenario())
+
+
+def test_a_redirection_to_another_trunk_is_not_followed(served: Edge, ears: PlainEars) -> None:
+    """Even a target that we would connect to and could verify."""
+    place = f"<sips:1001@{identity_of('caller')}:{served.made.caller_port}>"
+
+    async def scenario() -> None:
+        plan = Answering(provisional=(), status=302, reason="Moved", headers=(Header("Contact", place),))
+        async with served.parties(plan) as p:
+            call = await p.invite()
+            assert (await call.wait_final()).status == 502
+            await p.callee.next_call()
+            await assert_silence_and_service(p, ears)
+            assert p.caller.incoming == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+@pytest.mark.parametrize("by_caller", [True, False], ids=["caller", "callee"])
+def test_refer_in_a_call_is_refused_and_nothing_is_dialled(
+    served: Edge, ears: PlainEars, by_caller: bool, transport: str
+) -> None:
+    refer_to = Header("Refer-To", f"<sip:2001@{LOCALHOST}:{ears.port};transport={transport}>")
+
+    async def scenario() -> None:
+        async with served.parties(ANSWER) as p:
+            call, other = await p.established()
+            one = call if by_caller else other
+            refused = await one.request("REFER", headers=[refer_to])
+            assert refused.status == 405
+            assert "REFER" not in next(h.value for h in refused.headers if h.name == "Allow")
+            assert (await call.reinvite()).status == 200
+            await call.hang_up()
+            await other.wait_ended()
+            assert len(p.callee.incoming) == 1
+            await assert_silence_and_service(p, ears)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["in the open", "behind a bare line feed"])
+def test_an_invite_that_replaces_a_live_call_is_refused(served: Edge, hidden: bool) -> None:
+    """The tags are right. pjsip ends a line at a bare line feed, our own reader does not: both lines must hold."""
+
+    async def scenario() -> None:
+        async with served.parties(ANSWER) as p:
+            call, other = await p.established()
+            dialog = call.dialog
+            assert dialog is not None
+            value = f"{dialog.call_id};to-tag={dialog.remote_tag};from-tag={dialog.local_tag}"
+            header = Header("Subject", f"x\nReplaces: {value}") if hidden else Header("Replaces", value)
+            thief = await p.invite(headers=(header,))
+            assert (await thief.wait_final()).status == 403
+            before = (await call.stream.stats()).received
+            await call.stream.wait_for(lambda s: s.hearing.received > before + 10, "audio", timeout_s=5)
+            assert len(p.callee.incoming) == 1
+            assert (await call.hang_up()).status == 200
+            await other.wait_ended()
+            call, other = await p.established(headers=(Header("Subject", "x"),))
+            await call.hang_up()
+            await other.wait_ended()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+def test_a_route_of_the_caller_leads_nowhere(served: Edge, ears: PlainEars, transport: str) -> None:
+    route = Header("Route", f"<sip:{LOCALHOST}:{ears.port};transport={transport};lr>")
+
+    async def scenario() -> None:
+        async with served.parties(ANSWER) as p:
+            call, other = await p.established(headers=(route,))
+            assert not [h for h in other.invite.headers if h.name in ("Route", "Record-Route")]
+            await call.hang_up()
+            await other.wait_ended()
+            await assert_silence_and_service(p, ears)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("transport", [";transport=udp", ";transport=tcp", ""], ids=["udp", "tcp", "none"])
+def test_a_recorded_route_gets_tls_or_nothing(served: Edge, ears: PlainEars, transport: str) -> None:
+    """The BYE goes to the proxy that the caller names. There is none: it must be lost rather than sent in clear."""
+    recorded = Header("Record-Route", f"<sip:{LOCALHOST}:{ears.port}{transport};lr>")
+
+    async def scenario() -> None:
+        async with served.parties(ANSWER) as p:
+            call, other = await p.established(headers=(recorded,))
+            assert (await other.hang_up()).status == 200
+            assert ears.datagram() == b""
+            assert b"SIP/2.0" not in ears.stream()
+            assert call.ending is None
+            await assert_silence_and_service(p, ears)
+
+    run(scenario())
+
+
+VIAS = {
+    "another host": "SIP/2.0/TLS 192.0.2.1:5061;branch={branch}",
+    "a name": "SIP/2.0/TLS phone.example.test;branch={branch}",
+    "another port": "SIP/2.0/TLS 127.0.0.1:{port};branch={branch}",
+    "udp": "SIP/2.0/UDP 127.0.0.1:{port};branch={branch}",
+    "tcp": "SIP/2.0/TCP 127.0.0.1:{port};rport;branch={branch}",
+    "maddr": "SIP/2.0/TLS 127.0.0.1:{port};maddr=127.0.0.1;ttl=1;branch={branch}",
+    "received": "SIP/2.0/TLS 192.0.2.1:5061;received=127.0.0.1;rport={port};branch={branch}",
+}
+
+
+@pytest.mark.parametrize("form", VIAS)
+def test_a_response_comes_back_on_its_connection_whatever_the_via_says(
+    served: Edge, ears: PlainEars, form: str
+) -> None:
+    async def scenario() -> None:
+        async with served.parties(ANSWER) as p:
+            for method, status in (("OPTIONS", 200), ("REGISTER", 405), ("INVITE", 415)):
+                message = plain_request(method, served.uri())
+                via = VIAS[form].format(port=ears.port, branch=new_branch())
+                request = replace(message, headers=(Header("Via", via), *message.headers))
+                transaction = p.caller.begin(p.connection, request)
+                assert (await transaction.final()).status == status
+            await assert_silence_and_service(p, ears)
+
+    run(scenario())
+
+
+def plain_request(method: str, uri: str) -> SIPRequest:
+    """A request without a Via; an INVITE gets a body of a type that is refused."""
+    body = b"no session" if method == "INVITE" else b""
+    return SIPRequest(
+        method=method,
+        uri=uri,
+        body=body,
+        headers=(
+            Header("Max-Forwards", "70"),
+            Header("From", f"<sips:1001@{LOCALHOST}>;tag={new_tag()}"),
+            Header("To", f"<{uri}>"),
+            Header("Call-ID", new_tag()),
+            Header("CSeq", f"1 {method}"),
+            Header("Contact", f"<sips:1001@{LOCALHOST}>"),
+            *([Header("Content-Type", "text/plain")] if body else []),
+        ),
+    )
