@@ -25,9 +25,10 @@ WARM_UP_PAIRS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetUpPlan:
-    """So many calls through the B2BUA and as many without it, one after the other."""
+    """So many calls through the B2BUA and as many without it, one after the other, each held for a moment."""
 
     pairs: int = 120
+    held_s: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ def measure_set_up(plan: SetUpPlan, packets: tuple[bytes, ...], directory: Path,
         edge.stop()
     through, direct = times
     return {
-        "plan": {"pairs": plan.pairs},
+        "plan": {"pairs": plan.pairs, "held_s": plan.held_s},
         "through_ms": _spread(through),
         "direct_ms": _spread(direct),
         "added_ms": round(statistics.median(through) - statistics.median(direct), 2),
@@ -69,6 +70,7 @@ async def _pairs(plan: SetUpPlan, edge: Edge, generator: Generator) -> tuple[lis
             for straight, times in ((True, direct), (False, through)):
                 call = await pair.call(direct=straight)
                 taken = invite_to_200_ms(pair.caller, call)
+                await asyncio.sleep(plan.held_s)
                 await call.hang_up(timeout_s=ANSWER_S)
                 await pair.callee.incoming[-1].wait_ended(timeout_s=ANSWER_S)
                 if number >= 0:
