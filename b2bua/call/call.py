@@ -238,7 +238,8 @@ def drain(call: Call, event: on.DrainExpired) -> Step:
 
 
 def _end(call: Call, termination: Termination, *, warning: str | None = None) -> Step:
-    ending = replace(call, state=CallState.ENDING, termination=termination, reoffer=None)
+    unanswered = _unanswered(call)
+    ending = replace(call, state=CallState.ENDING, termination=termination, reoffer=None, deferred=None)
     if not ending.alive:
         ended, finish = _finish(ending)
         return ended, (do.StopNoAnswerTimer(), *finish)
@@ -246,7 +247,15 @@ def _end(call: Call, termination: Termination, *, warning: str | None = None) ->
         do.HangUp(leg=leg, status=_hang_up_status(leg, termination.status), warning=warning)
         for leg in sorted(ending.alive, key=lambda leg: leg.value, reverse=True)
     )
-    return ending, (do.StopNoAnswerTimer(), *hang_ups)
+    return ending, (do.StopNoAnswerTimer(), *unanswered, *hang_ups)
+
+
+def _unanswered(call: Call) -> tuple[do.Command, ...]:
+    """487 for re-INVITEs that still wait: a BYE of ours answers none (RFC 3261 section 9.2 has the status)."""
+    waiting = [call.reoffer.origin] if call.reoffer is not None and call.reoffer.waits else []
+    if call.deferred is not None:
+        waiting.append(call.deferred.leg)
+    return tuple(do.AnswerReoffer(leg=leg, status=487) for leg in waiting if leg in call.alive)
 
 
 def _hang_up_status(leg: LegRole, status: int) -> int:

@@ -222,6 +222,26 @@ def test_callee_hangs_up_and_transport_is_lost() -> None:
     assert call.termination == Termination(result=Result.FAILED, reason=Reason.TRANSPORT_LOST, status=408)
 
 
+@pytest.mark.parametrize("origin", LegRole)
+def test_a_reoffer_that_waits_is_answered_before_the_call_ends(origin: LegRole) -> None:
+    """A BYE of ours answers no INVITE of theirs; without a final response its transaction never ends."""
+    hold = on.ReofferReceived(leg=origin, direction=Direction.SENDONLY)
+    _, commands = play(*ACTIVE, hold, ended(origin.other))
+    assert commands[1] == do.AnswerReoffer(leg=origin, status=487)
+    assert isinstance(commands[2], do.HangUp)
+    _, commands = play(*ACTIVE, hold, ended(origin))
+    assert not [command for command in commands if isinstance(command, do.AnswerReoffer)]
+    _, commands = play(*ACTIVE, hold, on.ReofferAnswered(leg=origin.other, status=200), ended(origin.other))
+    assert not [command for command in commands if isinstance(command, do.AnswerReoffer)]
+
+
+def test_a_deferred_reoffer_is_answered_before_the_call_ends() -> None:
+    early = on.ReofferReceived(leg=B, direction=Direction.SENDONLY)
+    call, commands = play(ADMITTED, B_UP, early, ended(A, 408, remote=False))
+    assert commands[1] == do.AnswerReoffer(leg=B, status=487)
+    assert call.deferred is None
+
+
 def _events() -> st.SearchStrategy[Event]:
     legs, directions = st.sampled_from(LegRole), st.sampled_from(Direction)
     return st.one_of(
