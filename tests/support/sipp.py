@@ -7,6 +7,7 @@ A side has passed when it ended by itself with 0 and wrote no error.
 from __future__ import annotations
 
 import contextlib
+import random
 import shlex
 import signal
 import subprocess
@@ -23,6 +24,9 @@ CALLED_USER = "2001"
 TIMEOUT_S = 30
 _LISTEN_S = 10.0
 _END_S = 10.0
+_RTP_PORTS = 100
+_CALLER_RTP_PORTS, _CALLEE_RTP_PORTS = range(2100, 5000, _RTP_PORTS), range(6000, 9000, _RTP_PORTS)
+"""Below the B2BUA's; chosen anew for each lab, so that no run hears what was meant for another."""
 _LISTENING = "0A"
 """Source: proc(5), /proc/net/tcp: TCP_LISTEN."""
 _QUIET_MS = "60000"
@@ -43,6 +47,7 @@ class Scenario:
     caller: str
     callee: str | None = None
     calls: int = 1
+    reverse: bool = False
     refusals: tuple[str, ...] = ()
     ended: str | None = None
 
@@ -65,6 +70,12 @@ class Lab:
     authority: Path
     caller: Party
     callee: Party
+
+    def calling(self, row: Scenario) -> Party:
+        return self.callee if row.reverse else self.caller
+
+    def called(self, row: Scenario) -> Party:
+        return self.caller if row.reverse else self.callee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,21 +144,21 @@ def read_lab(configuration: Path) -> Lab:
     return Lab(
         sip_port=_port(document["sip"]["listen"]),
         authority=folder / document["tls"]["trust"],
-        caller=party("caller", 6000),
-        callee=party("callee", 7000),
+        caller=party("caller", random.choice(_CALLER_RTP_PORTS)),
+        callee=party("callee", random.choice(_CALLEE_RTP_PORTS)),
     )
 
 
 def caller_command(lab: Lab, row: Scenario) -> list[str]:
     """SIPp as the side that calls the B2BUA."""
     place = [f"127.0.0.1:{lab.sip_port}", "-s", CALLED_USER, "-cid_str", "caller-%u-%p-%r"]
-    return [str(sipp_program()), *place, *_options(lab, lab.caller, row.caller, row.calls)]
+    return [str(sipp_program()), *place, *_options(lab, lab.calling(row), row.caller, row.calls)]
 
 
 def callee_command(lab: Lab, row: Scenario) -> list[str]:
     """SIPp as the side that the B2BUA calls."""
     assert row.callee is not None
-    return [str(sipp_program()), *_options(lab, lab.callee, row.callee, row.calls)]
+    return [str(sipp_program()), *_options(lab, lab.called(row), row.callee, row.calls)]
 
 
 def play(lab: Lab, row: Scenario, folder: Path) -> Played:
@@ -161,7 +172,7 @@ def play(lab: Lab, row: Scenario, folder: Path) -> Played:
             caller = _ended(process, folder / "caller")
         return _judged(Played(caller=caller, callee=None))
     with _started(callee_command(lab, row), folder / "callee") as called:
-        _wait_listening(lab.callee.port, called, folder / "callee")
+        _wait_listening(lab.called(row).port, called, folder / "callee")
         with _started(caller_command(lab, row), folder / "caller") as calling:
             caller = _ended(calling, folder / "caller")
         if caller.exit_code != 0:  # the callee would wait for a call that does not come
@@ -176,7 +187,7 @@ def command_line(words: Sequence[str]) -> str:
 
 
 def _options(lab: Lab, party: Party, scenario: str, calls: int) -> list[str]:
-    last_rtp_port = party.first_rtp_port + 999
+    last_rtp_port = party.first_rtp_port + _RTP_PORTS - 1
     return [
         *("-sf", str(SCENARIOS / f"{scenario}.xml"), "-p", str(party.port)),
         *("-t", "l1", "-tls_version", "1.3", "-tls_ca", str(lab.authority)),
@@ -241,7 +252,8 @@ def _is_listening(port: int) -> bool:
 
 
 def _port(address: str) -> int:
-    return int(address.rpartition(":")[2])
+    """The port of an address or a URI."""
+    return int(address.partition(";")[0].rpartition(":")[2])
 
 
 def _text(path: Path) -> str:
