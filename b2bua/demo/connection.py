@@ -15,7 +15,7 @@ from b2bua.demo.sip_message import SIPMessage, SIPRequest, SIPResponse, StreamFr
 from b2bua.demo.watch import WAIT_S, Watched
 
 _READ_BYTES: Final = 65_536
-SHUTDOWN_S: Final = 1.0
+SHUTDOWN_S: Final = 0.1
 """How long a closing side waits for the other's close_notify before it cuts the connection."""
 
 
