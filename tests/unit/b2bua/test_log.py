@@ -81,6 +81,14 @@ def test_no_srtp_key_survives(before: str, key: str, after: str, tail: str) -> N
     assert key not in redact_text(f"{before} inline:{key}{tail} {after}")
 
 
+@pytest.mark.parametrize("form", ["inline:{key}", "uri:https://k.example/{key}", "inline: {key}", "{key}"])
+def test_nothing_of_a_crypto_attribute_survives(form: str) -> None:
+    """Whatever form the key has: the whole attribute goes."""
+    key = "c2VjcmV0c2VjcmV0c2VjcmV0"
+    text = redact_text(f"offer a=crypto:1 AEAD_AES_256_GCM {form.format(key=key)} KDR=1\r\na=sendrecv")
+    assert text == "offer <crypto>\r\na=sendrecv"
+
+
 def test_no_private_key_survives() -> None:
     text = redact_text("read -----BEGIN PRIVATE KEY-----\nMIGHAgEA\n-----END PRIVATE KEY----- done")
     assert text == "read <key> done"

@@ -30,6 +30,21 @@ def test_compact_and_folded_headers() -> None:
     assert read.replaces
 
 
+@pytest.mark.parametrize(
+    ("value", "user"),
+    [
+        ("<sips:1001@a>;tag=1", "1001"),
+        ("sips:1001:word@a;tag=1", "1001"),
+        ("<sips:10\x0001@a>", None),
+        ("<sips:a`b@a>", None),
+        ("<tel:1001>", None),
+    ],
+)
+def test_a_calling_user_is_taken_only_when_it_is_one(value: str, user: str | None) -> None:
+    """It goes into the From of the other leg."""
+    assert read_invite(invite(f"From: {value}"), ()).calling_user == user
+
+
 def test_absent_max_forwards_counts_as_70() -> None:
     assert read_invite(invite(), ()).max_forwards == 70
 
