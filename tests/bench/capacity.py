@@ -127,6 +127,7 @@ async def _window(
             name: round(100 * used / seconds, 2) for name, used in spent.threads.most_common() if used
         },
         "generator_percent": round(100 * own_spent.total_s / seconds, 1),
+        "cpu_relative_to_generator": round(spent.total_s / own_spent.total_s, 3),
         "others_percent": round(100 * max(0.0, others) / seconds, 1),
         "stolen_percent": round(100 * (after.stolen_s - machine.stolen_s) / seconds, 1),
         "media": _media(moved, plan.calls * 2, seconds),
