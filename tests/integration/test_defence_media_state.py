@@ -50,7 +50,10 @@ def faulty(directory: Path, *, change: str, after: int) -> Iterator[Edge]:
     """An edge whose process reads changed SRTP states after the first `after` ones."""
     (directory / "sitecustomize.py").write_text(FAULT.format(change=change, after=after))
     path = os.pathsep.join(filter(None, [str(directory), os.environ.get("PYTHONPATH")]))
-    with edge(directory, env={"PYTHONPATH": path}) as running:
+    limits = "[limits]\ndrain_deadline_s = 1\n"
+    with edge(
+        directory, edit=lambda text: text.replace("[limits]\n", limits), env={"PYTHONPATH": path}
+    ) as running:
         yield running
 
 
