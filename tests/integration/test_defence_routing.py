@@ -40,15 +40,20 @@ class PlainEars:
         except BlockingIOError:
             return b""
 
-    def stream(self) -> bytes:
-        """The first bytes of a connection that was made; nothing when none was."""
-        try:
-            connection, _ = self.tcp.accept()
-        except BlockingIOError:
-            return b""
-        with connection:
-            connection.settimeout(5)
-            return connection.recv(65536)
+    def streams(self) -> list[bytes]:
+        """The first bytes of each connection that was made."""
+        heard = []
+        while True:
+            try:
+                connection, _ = self.tcp.accept()
+            except BlockingIOError:
+                return heard
+            with connection:
+                connection.settimeout(5)
+                try:
+                    heard.append(connection.recv(65536))
+                except ConnectionError:
+                    heard.append(b"")
 
     def close(self) -> None:
         self.tcp.close()
@@ -67,15 +72,27 @@ def assert_hears(ears: PlainEars) -> None:
         mouth.sendto(b"over UDP", (LOCALHOST, ears.port))
     with socket.create_connection((LOCALHOST, ears.port)) as mouth:
         mouth.sendall(b"over TCP")
-    assert (ears.datagram(), ears.stream()) == (b"over UDP", b"over TCP")
+    assert (ears.datagram(), ears.streams()) == (b"over UDP", [b"over TCP"])
 
 
-async def assert_silence_and_service(p: Parties, ears: PlainEars) -> None:
+async def assert_service(p: Parties) -> None:
     p.callee.answering = ANSWER
     call, other = await p.established()
     await call.hang_up()
     await other.wait_ended()
-    assert (ears.datagram(), ears.stream()) == (b"", b"")
+
+
+async def assert_silence_and_service(p: Parties, ears: PlainEars) -> None:
+    await assert_service(p)
+    assert (ears.datagram(), ears.streams()) == (b"", [])
+    assert_hears(ears)
+
+
+async def assert_handshakes_at_most_and_service(p: Parties, ears: PlainEars) -> None:
+    """Whoever is connected to is offered TLS, and nothing before that is done."""
+    await assert_service(p)
+    assert ears.datagram() == b""
+    assert [data for data in ears.streams() if data and not data.startswith(b"\x16\x03")] == []
     assert_hears(ears)
 
 
@@ -187,10 +204,27 @@ def test_a_recorded_route_gets_tls_or_nothing(served: Edge, ears: PlainEars, tra
         async with served.parties(ANSWER) as p:
             call, other = await p.established(headers=(recorded,))
             assert (await other.hang_up()).status == 200
-            assert ears.datagram() == b""
-            assert b"SIP/2.0" not in ears.stream()
             assert call.ending is None
-            await assert_silence_and_service(p, ears)
+            await assert_handshakes_at_most_and_service(p, ears)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("transport", [";transport=udp", ";transport=tcp", ""], ids=["udp", "tcp", "none"])
+def test_a_route_that_the_callee_recorded_gets_tls_or_nothing(
+    served: Edge, ears: PlainEars, transport: str
+) -> None:
+    """Here already the ACK goes there."""
+    recorded = Header("Record-Route", f"<sip:{LOCALHOST}:{ears.port}{transport};lr>")
+
+    async def scenario() -> None:
+        async with served.parties(Answering(headers=(recorded,))) as p:
+            call = await p.invite()
+            await call.wait_final()
+            other = await p.callee.next_call()
+            assert (await call.hang_up()).status == 200
+            assert other.acknowledged == 0
+            await assert_handshakes_at_most_and_service(p, ears)
 
     run(scenario())
 
