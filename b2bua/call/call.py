@@ -61,6 +61,7 @@ class Call:
     alive: frozenset[LegRole] = frozenset({LegRole.A})
     secured: frozenset[LegRole] = frozenset()
     directions: Mapping[LegRole, Direction] = field(default_factory=_all_sendrecv)
+    early_media: bool = False
     reoffer: Reoffer | None = None
     deferred: on.ReofferReceived | None = None
     termination: Termination | None = None
@@ -90,9 +91,11 @@ def dial_failed(call: Call, event: on.DialFailed) -> Step:
 
 
 def progress(call: Call, event: on.LegProgressed) -> Step:
-    """18x crosses as 180, or as 183 when there is early media to hear."""
+    """18x crosses as 180, or once as 183 when there is early media to hear."""
+    if call.early_media:
+        return call, ()
     ring = do.Ring(status=183 if event.early_media else 180, early_media=event.early_media)
-    return replace(call, state=CallState.RINGING), (ring,)
+    return replace(call, state=CallState.RINGING, early_media=event.early_media), (ring,)
 
 
 def confirmed_before_answer(call: Call, event: on.LegConfirmed) -> Step:

@@ -36,6 +36,8 @@ from recording.recorder import Recorder
 _log = structlog.get_logger(__name__)
 
 CALL_UID_BYTES = 16
+DIALOG_MEMORY_S = 64.0
+"""How long after a call its Call-IDs still name their trunk: twice timers B and F, past the last retransmission."""
 GOODBYE_S = 5.0
 """How long legs told to go may take before the process stops anyway (RFC 3261 timer F is 32 s.
 
@@ -62,6 +64,7 @@ class Engine:
         self._pending: Admission | None = None
         self._calls: dict[str, LiveCall] = {}
         self._dialogs: dict[str, LiveCall] = {}
+        self._past_dialogs: dict[str, str] = {}
         self._on_idle: Callable[[], None] | None = None
         self._executor = Executor(
             settings=settings,
@@ -132,6 +135,10 @@ class Engine:
     def trunk_of_dialog(self, sip_call_id: str) -> str | None:
         found = self._leg_of_dialog(sip_call_id)
         return None if found is None or found[1].gone else found[1].trunk.name
+
+    def owner_of_dialog(self, sip_call_id: str) -> str | None:
+        found = self._leg_of_dialog(sip_call_id)
+        return self._past_dialogs.get(sip_call_id) if found is None else found[1].trunk.name
 
     def answer_refused(self, sip_call_id: str, refusal: SDPRefusal) -> None:
         found = self._leg_of_dialog(sip_call_id)
@@ -220,10 +227,21 @@ class Engine:
         for leg in live.legs.values():
             if self._dialogs.get(leg.sip_call_id) is live:  # a later call may have the Call-ID by now
                 del self._dialogs[leg.sip_call_id]
+            self._remember(leg)
         live.legs.clear()
         if live.recording is None:
             self._admissions.release(live.admission)
         self._check_idle()
+
+    def _remember(self, leg: Leg) -> None:
+        """Whom the last messages of a dialog may go to, for as long as there may be any."""
+        sip_call_id = leg.sip_call_id
+        self._past_dialogs[sip_call_id] = leg.trunk.name
+
+        def forget() -> None:
+            self._past_dialogs.pop(sip_call_id, None)
+
+        self._loop.call_later(DIALOG_MEMORY_S, forget)
 
     def _check_idle(self) -> None:
         """Draining ends when the calls are gone and the pump has emptied their taps."""

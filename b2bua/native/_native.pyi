@@ -27,14 +27,18 @@ OnDisconnected = Callable[[int, int, bool, str, int], None]
 #     is dropped. Responses: only those with a body or a Content-Type; a refusal strips the body before pjsip sees it.
 #     `message` is the whole message as received.
 Gate = Callable[
-    [int, int, bool, str, int, bool, str, str, bytes, bytes], tuple[int, str, Sequence[tuple[str, str]]] | None
+    [int, int, bool, str, int, bool, str, str, bytes, bytes],
+    tuple[int, str, Sequence[tuple[str, str]]] | None,
 ]
 #  on_refused(token, hnd, reason, method, status)   what C refused by itself; reason is one of REFUSAL_REASONS
 OnRefused = Callable[[int, int, str, str, int], None]
+#  may_send(token, sip_call_id) -> whether a message of this dialog may go out on a connection of this trunk. Asked for every message on
+#     a verified connection; an exception is a no.
+MaySend = Callable[[int, str], bool]
 
 REFUSAL_REASONS: Final[tuple[str, ...]]
 #   "unverified_transport" "method_not_allowed" "method_unknown" "oversize" "garbled" "content_length" "plaintext_transport"
-#   "callback_failed" "unverified_send"
+#   "callback_failed" "unverified_send" "foreign_send"
 
 def guard_install(
     *,
@@ -42,6 +46,7 @@ def guard_install(
     on_disconnected: OnDisconnected,
     gate: Gate,
     on_refused: OnRefused,
+    may_send: MaySend,
     methods: Sequence[str],
     max_message_bytes: int,
 ) -> None:
@@ -90,7 +95,9 @@ def listener_create(
     """
 
 def listener_port(transport_id: int) -> int: ...
-def listener_swap(transport_id: int, *, certificate_path: str, private_key_path: str, trust_path: str) -> None:
+def listener_swap(
+    transport_id: int, *, certificate_path: str, private_key_path: str, trust_path: str
+) -> None:
     """New server context and new files for outgoing connections; the socket stays open, live connections keep theirs.
 
     NativeError when the new files do not make a context; then the old one stays in use.

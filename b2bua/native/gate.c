@@ -321,18 +321,47 @@ static void trim_capabilities(pjsip_msg *message)
     keep_values(pjsip_msg_find_hdr(message, PJSIP_H_SUPPORTED, NULL), &extension_is_supported);
 }
 
+/* pjsip looks for a connection by address and port when the one that a message
+ * belongs on is gone; whoever came from there since may be somebody else. */
+static bool may_send(pjsip_transport *transport, pjsip_msg *message)
+{
+    const pjsip_cid_hdr *call_id = PJSIP_MSG_CID_HDR(message);
+    int64_t token = flow_token(transport);
+    PyGILState_STATE gil;
+    PyObject *id, *result = NULL;
+    int allowed = 0;
+
+    if (token <= 0 || !call_id) /* not connected yet: judged when it is */
+        return true;
+    if (!guard_can_call())
+        return false;
+    gil = PyGILState_Ensure();
+    id = native_text(call_id->id.ptr, call_id->id.slen);
+    if (id)
+        result = PyObject_CallFunction(guard.may_send, "LN", (long long)token, id);
+    if (result)
+        allowed = PyObject_IsTrue(result);
+    if (!result || allowed < 0)
+        guard_callback_failed(guard.may_send);
+    Py_XDECREF(result);
+    PyGILState_Release(gil);
+    return allowed > 0;
+}
+
 static pj_status_t on_tx_message(pjsip_tx_data *tdata)
 {
     pjsip_transport *transport = tdata->tp_info.transport;
     pjsip_msg *message = tdata->msg;
     bool is_request = message->type == PJSIP_REQUEST_MSG;
 
-    if (transport && flow_may_send(transport)) {
-        trim_capabilities(tdata->msg);
+    bool verified = transport && flow_may_send(transport);
+
+    if (verified && may_send(transport, message)) {
+        trim_capabilities(message);
         return PJ_SUCCESS;
     }
     if (transport)
-        guard_refuse(REFUSED_UNVERIFIED_SEND, transport, is_request ? &message->line.req.method.name : NULL,
+        guard_refuse(verified ? REFUSED_FOREIGN_SEND : REFUSED_UNVERIFIED_SEND, transport, is_request ? &message->line.req.method.name : NULL,
                      is_request ? 0 : message->line.status.code);
     return PJSIP_ESESSIONINSECURE;
 }

@@ -17,6 +17,7 @@ static const char *const refusal_names[REFUSAL_COUNT] = {
     [REFUSED_PLAINTEXT_TRANSPORT] = "plaintext_transport",
     [REFUSED_CALLBACK_FAILED] = "callback_failed",
     [REFUSED_UNVERIFIED_SEND] = "unverified_send",
+    [REFUSED_FOREIGN_SEND] = "foreign_send",
 };
 
 static const char *const event_names[EVENT_COUNT] = {
@@ -102,7 +103,8 @@ static bool set_methods(native_guard *next, PyObject *methods)
 
 static bool set_callbacks(native_guard *next)
 {
-    PyObject *callbacks[] = { next->on_connected, next->on_disconnected, next->gate, next->on_refused };
+    PyObject *callbacks[] = { next->on_connected, next->on_disconnected, next->gate, next->on_refused,
+                              next->may_send };
 
     for (size_t i = 0; i < PJ_ARRAY_SIZE(callbacks); i++)
         if (!PyCallable_Check(callbacks[i])) {
@@ -120,6 +122,7 @@ static void clear_callbacks(void)
     Py_CLEAR(guard.on_disconnected);
     Py_CLEAR(guard.gate);
     Py_CLEAR(guard.on_refused);
+    Py_CLEAR(guard.may_send);
 }
 
 /* pjsua wraps the transport callback at its first transport: ours must be the
@@ -133,8 +136,8 @@ static bool no_transport_yet(void)
 
 PyObject *guard_install(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = { "on_connected", "on_disconnected", "gate", "on_refused", "methods",
-                             "max_message_bytes", NULL };
+    static char *names[] = { "on_connected", "on_disconnected", "gate", "on_refused", "may_send",
+                             "methods", "max_message_bytes", NULL };
     native_guard next = { 0 };
     PyObject *methods;
     Py_ssize_t limit;
@@ -142,8 +145,8 @@ PyObject *guard_install(PyObject *self, PyObject *args, PyObject *kwargs)
     pjsip_endpoint *endpoint;
 
     (void)self;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOn:guard_install", names, &next.on_connected,
-                                     &next.on_disconnected, &next.gate, &next.on_refused, &methods, &limit))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOn:guard_install", names, &next.on_connected,
+                                     &next.on_disconnected, &next.gate, &next.on_refused, &next.may_send, &methods, &limit))
         return NULL;
     if (limit < 1024 || limit > PJSIP_MAX_PKT_LEN)
         return PyErr_Format(PyExc_ValueError, "max_message_bytes %zd: 1024 to %d", limit, PJSIP_MAX_PKT_LEN);

@@ -48,6 +48,7 @@ typedef enum native_refusal {
     REFUSED_PLAINTEXT_TRANSPORT,
     REFUSED_CALLBACK_FAILED,
     REFUSED_UNVERIFIED_SEND,
+    REFUSED_FOREIGN_SEND,
     REFUSAL_COUNT
 } native_refusal;
 
@@ -65,7 +66,7 @@ enum { GUARD_METHODS_MAX = 16, GUARD_METHOD_BYTES = 32 };
 
 typedef struct native_guard {
     bool active;
-    PyObject *on_connected, *on_disconnected, *gate, *on_refused;
+    PyObject *on_connected, *on_disconnected, *gate, *on_refused, *may_send;
     char methods[GUARD_METHODS_MAX][GUARD_METHOD_BYTES];
     unsigned method_count;
     char allow[GUARD_METHODS_MAX * (GUARD_METHOD_BYTES + 2)];

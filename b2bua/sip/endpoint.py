@@ -129,6 +129,7 @@ def _start(endpoint: Endpoint, settings: Settings, verifier: PeerVerifier, handl
         on_disconnected=peers.on_disconnected,
         gate=gate.on_message,
         on_refused=gate.on_refused,
+        may_send=gate.may_send,
         methods=METHODS,
         max_message_bytes=MAX_MESSAGE_BYTES,
     )

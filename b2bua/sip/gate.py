@@ -50,6 +50,7 @@ class MessageGate:
         self._host = host
         self.on_message = guarded_function("gate", lambda: _INTERNAL)(self._judge)
         self.on_refused = guarded_function("on_refused", lambda: None)(self._refused)
+        self.may_send = guarded_function("may_send", lambda: False)(self._may_send)
 
     def _judge(
         self,
@@ -135,6 +136,12 @@ class MessageGate:
             trunk=None if trunk is None else trunk.name, reason=refusal.reason, status=refusal.status
         )
         return refusal.status, REASON_PHRASES.get(refusal.status, "Refused"), tuple(refusal.headers)
+
+    def _may_send(self, token: int, sip_call_id: str) -> bool:
+        """A dialog's messages, with its keys and numbers, go to its own trunk and to nobody else."""
+        owner = self._handler.owner_of_dialog(sip_call_id)
+        trunk = self._trunk_of(token)
+        return trunk is not None and owner in (None, trunk.name)
 
     def _refused(self, token: int, hnd: int, reason: str, method: str, status: int) -> None:
         del hnd, method

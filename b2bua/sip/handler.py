@@ -56,6 +56,9 @@ class Handler(Protocol):
     def trunk_of_dialog(self, sip_call_id: str) -> str | None:
         """Name of the trunk a live dialog belongs to."""
 
+    def owner_of_dialog(self, sip_call_id: str) -> str | None:
+        """The same, and for a while after the dialog's end: whom its last messages may go to."""
+
     def answer_refused(self, sip_call_id: str, refusal: SDPRefusal) -> None:
         """The SDP in a response or an ACK was refused."""
 

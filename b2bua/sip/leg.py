@@ -17,7 +17,7 @@ from b2bua.errors import B2BUAError
 from b2bua.native import _native
 from b2bua.sip.callbacks import guarded
 from b2bua.sip.handler import Handler
-from b2bua.sip.translate import answer_params, media_direction, offered_direction
+from b2bua.sip.translate import answer_params, carries_body, media_direction, offered_direction
 
 if TYPE_CHECKING:
     from b2bua.sip.trunk import TrunkAccount
@@ -54,6 +54,7 @@ class Leg(pj.Call):
         self._handler = handler
         self._confirmed = False
         self._reoffering = False
+        self._leaving = False
         self._created_sdp = ""
         self._direction = Direction.SENDRECV
 
@@ -126,7 +127,7 @@ class Leg(pj.Call):
 
     def hang_up(self, status: int, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """CANCEL, BYE or a final response, as the leg's state asks for. A leg already gone is left alone."""
-        if self.gone or self.getId() == pj.PJSUA_INVALID_ID:
+        if self.gone or self.getId() == pj.PJSUA_INVALID_ID or self._leaving:
             return
         try:
             self.hangup(answer_params(status, headers=headers))
@@ -157,7 +158,8 @@ class Leg(pj.Call):
     def onCallState(self, prm: pj.OnCallStateParam) -> None:  # noqa: N802 - pjsua2's name
         info = self.getInfo()
         if info.state == pj.PJSIP_INV_STATE_EARLY and self.role is LegRole.B:
-            self._tell(on.LegProgressed(status=info.lastStatusCode, early_media=self.slot != NO_SLOT))
+            # pjsip tells of the 18x before it negotiates the answer in it
+            self._tell(on.LegProgressed(status=info.lastStatusCode, early_media=carries_body(prm.e)))
         elif info.state == pj.PJSIP_INV_STATE_CONFIRMED and not self._confirmed:
             self._confirmed = True
             self._tell(on.LegConfirmed(leg=self.role))
@@ -198,8 +200,6 @@ class Leg(pj.Call):
                 receive=bool(media.dir & pj.PJMEDIA_DIR_DECODING),
             )
         )
-        if self.role is LegRole.B and info.state == pj.PJSIP_INV_STATE_EARLY:
-            self._tell(on.LegProgressed(status=183, early_media=True))
 
     @guarded
     def onCallSdpCreated(self, prm: pj.OnCallSdpCreatedParam) -> None:  # noqa: N802
@@ -220,16 +220,22 @@ class Leg(pj.Call):
 
     @guarded
     def onCallTsxState(self, prm: pj.OnCallTsxStateParam) -> None:  # noqa: N802
-        if not self._reoffering or prm.e.type != pj.PJSIP_EVENT_TSX_STATE:
+        if prm.e.type != pj.PJSIP_EVENT_TSX_STATE:
             return
         tsx = prm.e.body.tsxState.tsx
-        if tsx.method == "INVITE" and tsx.role == pj.PJSIP_ROLE_UAC and tsx.statusCode >= 200:
+        if tsx.role != pj.PJSIP_ROLE_UAC:
+            return
+        if tsx.method == "BYE":
+            self._leaving = True  # ours, or pjsip's own after a 2xx without an acceptable answer
+        elif tsx.method == "INVITE" and self._reoffering and tsx.statusCode >= 200:
             self._reoffering = False
             self._tell(on.ReofferAnswered(leg=self.role, status=tsx.statusCode))
 
     @guarded
     def onDtmfEvent(self, prm: pj.OnDtmfEventParam) -> None:  # noqa: N802
-        if prm.flags == 0:  # the first of an event's packets; updates and ends repeat it (RFC 4733 section 2.5.1)
+        if (
+            prm.flags == 0
+        ):  # the first of an event's packets; updates and ends repeat it (RFC 4733 section 2.5.1)
             self._tell(on.DTMFReceived(leg=self.role, digit=prm.digit, duration_ms=DTMF_MS))
 
     @guarded

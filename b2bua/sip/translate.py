@@ -29,6 +29,14 @@ def offered_direction(sdp_text: str) -> Direction:
     return direction
 
 
+def carries_body(event: pj.SipEvent) -> bool:
+    """Whether the message behind a transaction's event has a body."""
+    if event.type != pj.PJSIP_EVENT_TSX_STATE or event.body.tsxState.type != pj.PJSIP_EVENT_RX_MSG:
+        return False
+    _, _, body = event.body.tsxState.src.rdata.wholeMsg.partition("\r\n\r\n")
+    return bool(body.strip())
+
+
 def answer_params(status: int, *, sdp: str = "", headers: tuple[tuple[str, str], ...] = ()) -> pj.CallOpParam:
     """CallOpParam with one audio stream and nothing else; text media is on by default in pjsua2 2.17."""
     prm = pj.CallOpParam(True)

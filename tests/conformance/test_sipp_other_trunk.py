@@ -81,7 +81,6 @@ def heard_from(served: Edge, material: TLSMaterialSettings, port: int) -> bytes:
     return heard
 
 
-@pytest.mark.xfail(reason="an answer is sent again on any connection of that address and port", strict=True)
 def test_an_unacknowledged_answer_is_not_sent_to_another_trunk(
     served: Edge, scenarios: Path, tmp_path: Path
 ) -> None:

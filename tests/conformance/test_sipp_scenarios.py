@@ -198,12 +198,9 @@ def of(lines: list[Line], event: str) -> list[Line]:
     return [line for line in lines if line["event"] == event]
 
 
-DOUBLE_BYE = pytest.mark.xfail(reason="the callee gets a second BYE, from us after pjsip's own", strict=True)
-
-
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=DOUBLE_BYE) if name == "callee-answers-plain-rtp" else name for name in ROWS],
+    ROWS,
 )
 def test_scenario(
     served: Edge, lab: sipp.Lab, speech: tuple[PCM16, PCM16], tmp_path: Path, name: str

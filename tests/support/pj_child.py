@@ -116,6 +116,7 @@ class Child:
             on_disconnected=on_disconnected,
             gate=self._gate,
             on_refused=on_refused,
+            may_send=lambda token, sip_call_id: True,
             methods=ALLOWED if methods is None else methods,
             max_message_bytes=max_message_bytes,
         )

@@ -73,6 +73,15 @@ def test_early_media_bridges_before_the_answer() -> None:
     call, commands = play(ADMITTED, secured(B), on.LegProgressed(status=183, early_media=True))
     assert commands == [do.Ring(status=183, early_media=True)]
     assert play(secured(A), call=call)[1] == [do.Bridge()]
+    assert play(on.LegProgressed(status=183, early_media=True), call=call)[1] == []
+    assert play(on.LegProgressed(status=180, early_media=False), call=call)[1] == []
+
+
+def test_ringing_may_become_early_media() -> None:
+    call, commands = play(ADMITTED, on.LegProgressed(status=180, early_media=False))
+    assert commands == [do.Ring(status=180, early_media=False)]
+    early = on.LegProgressed(status=183, early_media=True)
+    assert play(early, call=call)[1] == [do.Ring(status=183, early_media=True)]
 
 
 @pytest.mark.parametrize(
