@@ -48,6 +48,7 @@ class MessageGate:
         self._trunk_of = trunk_of
         self._handler = handler
         self._host = host
+        self._answering: tuple[int, str] | None = None
         self.on_message = guarded_function("gate", lambda: _INTERNAL)(self._judge)
         self.on_refused = guarded_function("on_refused", lambda: None)(self._refused)
         self.may_send = guarded_function("may_send", lambda: False)(self._may_send)
@@ -72,6 +73,7 @@ class MessageGate:
         if not is_request:
             return self._judge_response(trunk, status, sip_call_id, content_type, body)
         refusal = self._judge_request(trunk, method, initial, sip_call_id, content_type, body, message)
+        self._answering = None if refusal is None or method == "ACK" else (token, sip_call_id)
         return None if refusal is None else self._answer(trunk, refusal)
 
     def _judge_request(
@@ -138,7 +140,13 @@ class MessageGate:
         return refusal.status, REASON_PHRASES.get(refusal.status, "Refused"), tuple(refusal.headers)
 
     def _may_send(self, token: int, sip_call_id: str) -> bool:
-        """A dialog's messages, with its keys and numbers, go to its own trunk and to nobody else."""
+        """A dialog's messages, with its keys and numbers, go to its own trunk and to nobody else.
+
+        But for the refusal of a stranger's request, which the native module sends before it judges another.
+        """
+        if self._answering == (token, sip_call_id):
+            self._answering = None
+            return True
         owner = self._handler.owner_of_dialog(sip_call_id)
         trunk = self._trunk_of(token)
         return trunk is not None and owner in (None, trunk.name)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.discreet import assert_discreet
 from support.edge import Edge, edge
 
 
@@ -38,8 +39,9 @@ def short_drain(text: str) -> str:
 
 
 def assert_unharmed(running: Edge) -> None:
-    """Alive to the end, gone when told to, and no fault of our own on the way."""
+    """Alive to the end, gone when told to, no fault of our own on the way, and nothing told that must not be."""
     log = running.stderr.read_text()[-4000:]
     assert running.process.poll() is None, log
     assert running.stop() == 0, log
     assert [line for line in running.audit() if line["event"] == "fault"] == [], log
+    assert_discreet(running.stderr.read_text() + (running.directory / "audit.jsonl").read_text())
