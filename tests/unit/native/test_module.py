@@ -30,6 +30,7 @@ def install(*, methods: object = ("INVITE",), limit: int = 12000, gate: object =
         on_disconnected=print,
         gate=gate,  # type: ignore[arg-type]
         on_refused=print,
+        may_send=print,  # type: ignore[arg-type]
         methods=methods,  # type: ignore[arg-type]
         max_message_bytes=limit,
     )
