@@ -109,6 +109,7 @@ def _build(document: Document) -> Settings:
             max_calls_per_s=limits.max_calls_per_s,
             retry_after_s=limits.retry_after_s,
             drain_deadline_s=limits.drain_deadline_s,
+            peer_gone_s=limits.peer_gone_s,
         ),
         metrics=_metrics(document),
         audit=AuditSettings(path=_optional(document, document.audit.value.path)),

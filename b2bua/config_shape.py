@@ -331,6 +331,13 @@ class LimitsTable(Table):
         ge=0,
         le=14400,
     )
+    peer_gone_s: int = _key(
+        "Seconds without a connection and without audio after which a peer is gone and its calls end.",
+        "30",
+        default=_default_of(Limits, "peer_gone_s"),
+        ge=1,
+        le=3600,
+    )
 
 
 class MetricsTable(Table):

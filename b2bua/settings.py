@@ -198,6 +198,7 @@ class Limits:
     max_calls_per_s: int = 100
     retry_after_s: int = 5
     drain_deadline_s: int = 300
+    peer_gone_s: int = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -221,6 +221,12 @@ def relay_dtmf(call: Call, event: on.DTMFReceived) -> Step:
     return call, (sent, do.MarkDTMF(leg=event.leg))
 
 
+def peer_lost(call: Call, event: on.PeerLost) -> Step:
+    """Nobody is there to say BYE: both legs are told to go."""
+    del event
+    return _end(call, Termination(result=Result.FAILED, reason=Reason.TRANSPORT_LOST, status=408))
+
+
 def recording_failed(call: Call, event: on.RecordingFailed) -> Step:
     """A required recording that is lost ends its call."""
     if not event.required:

@@ -114,6 +114,13 @@ class ReofferAnswered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerLost:
+    """No connection of the leg's peer is left and no audio has come for a while."""
+
+    leg: LegRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DTMFReceived:
     """One RFC 4733 event of the leg."""
 
@@ -152,6 +159,7 @@ Event = (
     | ReofferReceived
     | DirectionChanged
     | ReofferAnswered
+    | PeerLost
     | DTMFReceived
     | RecordingFailed
     | NoAnswerExpired

@@ -21,6 +21,7 @@ from b2bua.call.call import Call, CallState
 from b2bua.call.events import Event, LegRole
 from b2bua.call.sdp_policy import SDPRefusal
 from b2bua.call.state import step
+from b2bua.engine.absence import Absence
 from b2bua.engine.admission import Admission, Admissions, Load
 from b2bua.engine.execute import Executor
 from b2bua.engine.live import LiveCall
@@ -77,6 +78,12 @@ class Engine:
             dialled=self._dialled,
             finished=self._finished,
             tap_freed=self._check_idle,
+        )
+        self._absence = Absence(
+            loop=loop,
+            after_s=settings.limits.peer_gone_s,
+            legs_of=self._legs_of,
+            on_lost=lambda leg: self.leg_event(leg.call_uid, on.PeerLost(leg=leg.role)),
         )
         self._accounts: Mapping[tuple[str, URIScheme], TrunkAccount] = {}
 
@@ -150,6 +157,7 @@ class Engine:
         self._observer.refused(trunk=trunk, reason=reason, status=status)
 
     def peer_event(self, event: PeerEvent) -> None:
+        self._absence.note(event)
         self._observer.peer(event)
 
     def callback_failed(self, callback: str, call_uid: str | None, leg: LegRole | None) -> None:
@@ -232,6 +240,14 @@ class Engine:
         if live.recording is None:
             self._admissions.release(live.admission)
         self._check_idle()
+
+    def _legs_of(self, trunk: str) -> list[Leg]:
+        return [
+            leg
+            for live in self._calls.values()
+            for leg in live.legs.values()
+            if leg.trunk.name == trunk and not leg.gone
+        ]
 
     def _remember(self, leg: Leg) -> None:
         """Whom the last messages of a dialog may go to, for as long as there may be any."""

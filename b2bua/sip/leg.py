@@ -50,6 +50,7 @@ class Leg(pj.Call):
         self.sip_call_id = ""
         self.suite = ""
         self.slot = NO_SLOT
+        self.expects_audio = False
         self.gone = False
         self._handler = handler
         self._confirmed = False
@@ -136,6 +137,10 @@ class Leg(pj.Call):
                 "leg_hang_up_failed", call_uid=self.call_uid, leg=self.role.value, pj_status=error.status
             )
 
+    def packets_received(self) -> int:
+        """RTP packets of the peer that were accepted since the stream began."""
+        return int(self.getStreamStat(AUDIO).rtcp.rxStat.pkt)
+
     def audio(self) -> pj.AudioMedia:
         """The leg's bridge port as it is now; stale after the next media restart."""
         return self.getAudioMedia(AUDIO)
@@ -191,6 +196,7 @@ class Leg(pj.Call):
             )
             return
         self.suite = sent
+        self.expects_audio = bool(media.dir & pj.PJMEDIA_DIR_DECODING)
         self.slot = media.audioConfSlot
         self._tell(
             on.MediaSecured(

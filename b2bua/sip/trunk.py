@@ -65,7 +65,7 @@ def account_config(
     config.natConfig.viaRewriteUse = 0
     config.natConfig.sdpNatRewriteUse = 0
     config.natConfig.sipOutboundUse = 0
-    config.callConfig.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
+    config.callConfig.timerUse = pj.PJSUA_SIP_TIMER_ALWAYS  # finds peers that vanished on hold (RFC 4028)
     config.callConfig.prackUse = pj.PJSUA_100REL_NOT_USED
     media_config = config.mediaConfig
     media_config.srtpUse = pj.PJMEDIA_SRTP_MANDATORY

@@ -26,9 +26,10 @@ def test_a_live_call_finishes_and_a_new_one_is_sent_away(tmp_path: Path) -> None
             call, other = await p.established()
             await call.stream.wait_heard(0.5, timeout_s=5)
             served.process.send_signal(signal.SIGTERM)
-            refused = await (await p.invite()).wait_final()
-            while refused.status == 200:  # the signal had not arrived yet
-                refused = await (await p.invite()).wait_final()
+            attempt = await p.invite()
+            while (refused := await attempt.wait_final()).status == 200:  # the signal had not arrived yet
+                await attempt.hang_up()
+                attempt = await p.invite()
             assert refused.status == 503
             assert any(header.name == "Retry-After" for header in refused.headers)
             before = (await call.stream.stats()).received

@@ -159,6 +159,13 @@ def test_what_ends_a_call(before: tuple[Event, ...], event: Event, reason: Reaso
     assert [type(command) for command in commands] == [do.StopNoAnswerTimer, do.HangUp, do.HangUp]
 
 
+def test_a_peer_that_is_lost_ends_an_answered_call_only() -> None:
+    call, commands = play(*ACTIVE, on.PeerLost(leg=A))
+    assert call.termination == Termination(result=Result.FAILED, reason=Reason.TRANSPORT_LOST, status=408)
+    assert [type(command) for command in commands] == [do.StopNoAnswerTimer, do.HangUp, do.HangUp]
+    assert play(ADMITTED, on.PeerLost(leg=B))[1] == []
+
+
 def test_a_best_effort_recording_may_fail() -> None:
     call, commands = play(*ACTIVE, on.RecordingFailed(reason="x", required=False))
     assert (call.state, commands) == (CallState.ACTIVE, [])
@@ -263,6 +270,7 @@ def _events() -> st.SearchStrategy[Event]:
         st.builds(on.ReofferReceived, leg=legs, direction=directions),
         st.builds(on.DirectionChanged, leg=legs, direction=directions),
         st.builds(on.ReofferAnswered, leg=legs, status=st.sampled_from([200, 488])),
+        st.builds(on.PeerLost, leg=legs),
         st.builds(on.DTMFReceived, leg=legs, digit=st.just("1"), duration_ms=st.just(160)),
         st.builds(on.RecordingFailed, reason=st.just("x"), required=st.booleans()),
         st.just(on.NoAnswerExpired()),
