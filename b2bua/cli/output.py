@@ -46,11 +46,18 @@ def print_table(
     sys.stdout.write(captured.get())
 
 
+class _Console(Console):
+    """rich ends the process with 1 where the reader has gone; what that means is `main`'s to say."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - called while BrokenPipeError is being handled
+
+
 def console(*, stderr: bool = True) -> Console:
     """A console that folds at the terminal's width, or late where there is none."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PIPE_WIDTH
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    return _Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def progress_bar() -> Progress:

@@ -157,7 +157,10 @@ class Connection(Watched):
 
 def _tls_facts(tls: ssl.SSLObject) -> TLSFacts:
     cipher = tls.cipher()
-    certificate = tls.getpeercert() or {}
+    try:
+        certificate = tls.getpeercert() or {}
+    except ValueError as error:  # the far end refused us before anybody could ask
+        raise ConnectionClosedError("the connection ended during its handshake") from error
     names = certificate.get("subjectAltName", ())
     return TLSFacts(
         version=tls.version() or "", cipher=cipher[0] if cipher else "",

@@ -233,6 +233,19 @@ static bool method_is_allowed(const pj_str_t *method)
     return false;
 }
 
+/* Set while a refusal goes out: it answers its own request on that one's
+ * connection, whoever the dialog belongs to that the request names. */
+static bool refusing;
+
+static void respond(pjsip_rx_data *rdata, int status, const pjsip_hdr *headers)
+{
+    if (rdata->msg_info.msg->line.req.method.id == PJSIP_ACK_METHOD)
+        return;
+    refusing = true;
+    pjsip_endpt_respond_stateless(pjsua_get_pjsip_endpt(), rdata, status, NULL, headers, NULL);
+    refusing = false;
+}
+
 static void refuse_method(pjsip_rx_data *rdata, const pj_str_t *method)
 {
     bool registered = is_registered_method(method);
@@ -242,11 +255,37 @@ static void refuse_method(pjsip_rx_data *rdata, const pj_str_t *method)
 
     guard_refuse(registered ? REFUSED_METHOD_NOT_ALLOWED : REFUSED_METHOD_UNKNOWN, rdata->tp_info.transport, method,
                  status);
-    if (rdata->msg_info.msg->line.req.method.id == PJSIP_ACK_METHOD)
-        return;
     pj_list_init(&headers);
     pj_list_push_back(&headers, pjsip_generic_string_hdr_create(rdata->tp_info.pool, &name, &value));
-    pjsip_endpt_respond_stateless(pjsua_get_pjsip_endpt(), rdata, status, NULL, &headers, NULL);
+    respond(rdata, status, &headers);
+}
+
+/* Source: RFC 3261 section 8.1.1.5: the two methods match. pjsip looks some
+ * things up by the one and some by the other, and the gate is told the first. */
+static void refuse_garbled(pjsip_rx_data *rdata, const pj_str_t *method)
+{
+    guard_refuse(REFUSED_GARBLED, rdata->tp_info.transport, method, PJSIP_SC_BAD_REQUEST);
+    respond(rdata, PJSIP_SC_BAD_REQUEST, NULL);
+}
+
+/* pjsip finds the INVITE of a CANCEL by the branch alone: it must also have come
+ * from the same trunk, or whoever learned a branch could end another's attempt. */
+static bool cancels_for_another(pjsip_rx_data *rdata)
+{
+    pj_str_t key;
+    pjsip_transaction *invite = NULL;
+    bool foreign;
+
+    if (rdata->msg_info.msg->line.req.method.id != PJSIP_CANCEL_METHOD)
+        return false;
+    if (pjsip_tsx_create_key(rdata->tp_info.pool, &key, PJSIP_ROLE_UAS, pjsip_get_invite_method(), rdata) ==
+        PJ_SUCCESS)
+        invite = pjsip_tsx_layer_find_tsx2(&key, PJ_TRUE);
+    if (!invite)
+        return false;
+    foreign = flow_token(invite->transport) != flow_token(rdata->tp_info.transport);
+    pj_grp_lock_dec_ref(invite->grp_lock);
+    return foreign;
 }
 
 /* Leave the response itself: the dialog must see that it was answered. */
@@ -287,6 +326,15 @@ static pj_bool_t on_rx_message(pjsip_rx_data *rdata)
         pj_str_t method = method_as_sent(rdata);
         if (!method_is_allowed(&method)) {
             refuse_method(rdata, &method);
+            return PJ_TRUE;
+        }
+        if (pjsip_method_cmp(&rdata->msg_info.msg->line.req.method, &rdata->msg_info.cseq->method) != 0) {
+            refuse_garbled(rdata, &method);
+            return PJ_TRUE;
+        }
+        if (cancels_for_another(rdata)) {
+            guard_refuse(REFUSED_FOREIGN_CANCEL, transport, &method, PJSIP_SC_CALL_TSX_DOES_NOT_EXIST);
+            respond(rdata, PJSIP_SC_CALL_TSX_DOES_NOT_EXIST, NULL);
             return PJ_TRUE;
         }
         pin_to_flow(rdata);
@@ -356,7 +404,7 @@ static pj_status_t on_tx_message(pjsip_tx_data *tdata)
 
     bool verified = transport && flow_may_send(transport);
 
-    if (verified && may_send(transport, message)) {
+    if (verified && (refusing || may_send(transport, message))) {
         trim_capabilities(message);
         return PJ_SUCCESS;
     }

@@ -18,6 +18,7 @@ static const char *const refusal_names[REFUSAL_COUNT] = {
     [REFUSED_CALLBACK_FAILED] = "callback_failed",
     [REFUSED_UNVERIFIED_SEND] = "unverified_send",
     [REFUSED_FOREIGN_SEND] = "foreign_send",
+    [REFUSED_FOREIGN_CANCEL] = "foreign_cancel",
 };
 
 static const char *const event_names[EVENT_COUNT] = {

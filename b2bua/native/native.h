@@ -49,6 +49,7 @@ typedef enum native_refusal {
     REFUSED_CALLBACK_FAILED,
     REFUSED_UNVERIFIED_SEND,
     REFUSED_FOREIGN_SEND,
+    REFUSED_FOREIGN_CANCEL,
     REFUSAL_COUNT
 } native_refusal;
 

@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -26,6 +27,7 @@ from b2bua.demo.g711 import PCM16
 
 _ETH_P_IP: Final = 0x0800
 _SNAP_BYTES: Final = 65_535
+_LINGER_S: Final = 1.0
 _BUFFER_BYTES: Final = 64 << 20
 _FRAME_SAMPLES: Final = 160
 _SILENT_PEAK: Final = 64
@@ -87,12 +89,17 @@ class LoopbackCapture:
         self._socket.close()
 
     def _run(self) -> None:
-        while True:
+        until: float | None = None
+        while until is None or time.monotonic() < until:
             ready, _, _ = select.select([self._socket], [], [], 0.05)
             if ready:
                 self._keep(self._socket.recv(_SNAP_BYTES))
             elif self._stop.is_set():
                 return
+            if until is None and self._stop.is_set():
+                until = (
+                    time.monotonic() + _LINGER_S
+                )  # what was sent before is read; others' traffic never ends
 
     def _keep(self, packet: bytes) -> None:
         datagram = _taken_apart(packet)

@@ -166,6 +166,7 @@ MALFORMED: Final[dict[str, Torture]] = {
         lambda: message(to=f"To: <sips:+{NUMBER}@edge.example.test"), CLOSED, "400"
     ),
     "a CSeq beyond 32 bits": _t(lambda: message(cseq="CSeq: 36893488147419103232 OPTIONS"), CLOSED, "400"),
+    "a CSeq of another method": _t(lambda: message(cseq="CSeq: 1 INVITE"), "400"),
     "a negative Max-Forwards": _t(lambda: invite(sdp(), max_forwards="Max-Forwards: -1"), CLOSED, "400"),
     "a Max-Forwards beyond all": _t(
         lambda: invite(sdp(), max_forwards="Max-Forwards: 4294967297"), CLOSED, "400"
