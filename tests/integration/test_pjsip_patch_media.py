@@ -25,3 +25,9 @@ def test_packet_leaves_through_its_own_socket_while_the_transport_is_closed() ->
     run = run_check("close.c")
     assert run.returncode == 0, run
     assert run.stdout.split() == ["own", "none"]
+
+
+def test_packet_that_waits_for_the_start_does_not_make_the_transport_deaf() -> None:
+    run = run_check("early.c")
+    assert run.returncode == 0, run
+    assert run.stdout.split() == ["1", "1"]
