@@ -30,7 +30,9 @@ def contact(form: str, scheme: str, port: int) -> str | None:
 
 @pytest.mark.parametrize("scheme", ["sips", "sip"])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_caller_gets_reinvite_and_bye_on_its_own_connection(served_to: Edge, form: str, scheme: str) -> None:
+def test_the_caller_gets_reinvite_and_bye_on_its_own_connection(
+    served_to: Edge, form: str, scheme: str
+) -> None:
     async def scenario() -> None:
         async with served_to.parties(Answering()) as p:
             call, other = await p.established(scheme=scheme, contact=contact(form, scheme, p.caller.port))
