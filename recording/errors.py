@@ -15,7 +15,7 @@
       ExportError                       32  the recording cannot become the file that was asked for
       UnwrapError                       33  a key opens none of the wrapped keys it was given
 
-Exit codes are unique; 20 to 49 belong to this package.
+Exit codes are unique; 20 to 49 and 100 to 119 belong to this package.
 """
 
 from __future__ import annotations

@@ -12,13 +12,16 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NoReturn
 
 from recording.sinks.sink import (
+    NO_RETENTION,
     ObjectConflictError,
     ObjectMissingError,
     ObjectName,
+    Retention,
     SinkError,
     SinkRefusedError,
     SinkUnavailableError,
@@ -34,7 +37,12 @@ _LATER: Final = frozenset(
 
 
 class LocalSink:
-    """Objects under `directory`, one file each, mode 0600. Any thread."""
+    """Objects under `directory`, one file each, mode 0600. Any thread.
+
+    A file system keeps nothing from its owner, so this store cannot lock.
+    """
+
+    locks = False
 
     def __init__(self, directory: Path, *, name: str = "local") -> None:
         self.name = name
@@ -81,6 +89,36 @@ class LocalSink:
             probe = self._directory / f".probe-{secrets.token_hex(8)}"
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
             probe.unlink()
+
+    def delete(self, key: str) -> None:
+        path = self.path(key)
+        with _translated(path):
+            if path.parent.exists():
+                path.unlink(missing_ok=True)
+                _sync_directory(path.parent)
+            if os.path.lexists(path):
+                raise SinkRefusedError(
+                    f"{key}: the file was removed and is there again; somebody else writes here"
+                )
+
+    def retention(self, key: str) -> Retention:
+        if self.size(key) is None:
+            raise ObjectMissingError(f"no object {key}")
+        return NO_RETENTION
+
+    def extend_retention(self, key: str, until: datetime) -> Retention:
+        del until
+        self._cannot_lock(key)
+
+    def set_hold(self, key: str, *, is_held: bool) -> Retention:
+        del is_held
+        self._cannot_lock(key)
+
+    def _cannot_lock(self, key: str) -> NoReturn:
+        self.retention(key)
+        raise SinkRefusedError(
+            f"{key}: a file system cannot keep a file from its owner; retention here is the index's alone"
+        )
 
     def _place(self, source: Path, target: Path) -> None:
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from recording.sinks.sink import ObjectName, Sink, SinkUnavailableError
+from recording.sinks.sink import ObjectName, Retention, Sink, SinkUnavailableError
 
 ATTEMPTS: Final = 4
 FIRST_PAUSE_S: Final = 0.2
@@ -52,6 +53,22 @@ class RetryingSink:
     def health(self) -> None:
         """Asked once: who asks wants to know how things are now."""
         self._sink.health()
+
+    @property
+    def locks(self) -> bool:
+        return self._sink.locks
+
+    def delete(self, key: str) -> None:
+        self._repeated(lambda: self._sink.delete(key))
+
+    def retention(self, key: str) -> Retention:
+        return self._repeated(lambda: self._sink.retention(key))
+
+    def extend_retention(self, key: str, until: datetime) -> Retention:
+        return self._repeated(lambda: self._sink.extend_retention(key, until))
+
+    def set_hold(self, key: str, *, is_held: bool) -> Retention:
+        return self._repeated(lambda: self._sink.set_hold(key, is_held=is_held))
 
     def stop(self) -> None:
         """From now on nothing is repeated. Any thread."""

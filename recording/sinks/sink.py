@@ -5,12 +5,15 @@
       SinkRefusedError       43  trying again changes nothing, an operator must act; the spool keeps the file
       ObjectConflictError    44  another object has this name; nothing was overwritten
       ObjectMissingError     45  asked to read what is not there
+      ObjectLockedError     105  the store keeps the object until its retention ends or its hold is lifted
+      LockNotInForceError   106  the store does not keep what it was told to keep; the spool keeps the file
 
 Sinks hold ciphertext only and never need a key.
 """
 
 from __future__ import annotations
 
+import enum
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,33 +29,84 @@ _KEY: Final = re.compile(
 
 
 class SinkError(RecordingError):
-    """Root of what a sink raises."""
+    """Root of what a sink raises. `reason_label` is a metric label: which kind of failure within the class."""
 
     exit_code = 41
+    reason_label = "sink_failed"
+
+    def __init__(self, what: str, *, reason: str | None = None) -> None:
+        super().__init__(what)
+        if reason is not None:
+            self.reason_label = reason
 
 
 class SinkUnavailableError(SinkError):
     """The store cannot take or give the object now: full, unreachable or failing."""
 
     exit_code = 42
+    reason_label = "unavailable"
 
 
 class SinkRefusedError(SinkError):
     """The store will not do this until its operator changes something: permissions, a missing directory."""
 
     exit_code = 43
+    reason_label = "refused"
 
 
 class ObjectConflictError(SinkError):
     """An object of this name exists with other content. File ids are random, so this is damage or tampering."""
 
     exit_code = 44
+    reason_label = "conflict"
 
 
 class ObjectMissingError(SinkError):
     """No object of this name."""
 
     exit_code = 45
+    reason_label = "missing"
+
+
+class ObjectLockedError(SinkError):
+    """Retention or a legal hold in the store keeps the object; it was not deleted."""
+
+    exit_code = 105
+    reason_label = "locked"
+
+
+class LockNotInForceError(SinkError):
+    """The store was to keep objects from deletion and, as read back, does not. An operator must act."""
+
+    exit_code = 106
+    reason_label = "lock_not_in_force"
+
+
+class LockMode(enum.Enum):
+    """How firmly a store keeps an object.
+
+    `governance`: whoever holds a special right may end it; `compliance`: nobody may before its time. The product
+    never uses that right. Source: S3 User Guide, Object Lock, retention modes.
+    """
+
+    GOVERNANCE = "GOVERNANCE"
+    COMPLIANCE = "COMPLIANCE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """What a store says it keeps an object by, as read back. `until` is aware UTC; None and no hold: nothing."""
+
+    mode: LockMode | None = None
+    until: datetime | None = None
+    is_held: bool = False
+
+    def keeps_at(self, now: datetime) -> bool:
+        """Whether the store refuses to delete the object at `now`."""
+        return self.is_held or (self.until is not None and self.until > now)
+
+
+NO_RETENTION: Final = Retention()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +143,11 @@ class Sink(Protocol):
 
     name: str
 
+    @property
+    def locks(self) -> bool:
+        """Whether the store itself can keep objects from deletion: retention and legal hold."""
+        ...
+
     def put(self, source: Path, name: ObjectName) -> int:
         """Store the file; on return the object is durable and was found with the size of `source`, which is returned.
 
@@ -111,4 +170,36 @@ class Sink(Protocol):
 
     def health(self) -> None:
         """Return if objects can be stored; raise what stands in the way."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object in all its versions; on return the store was asked again and has none of it.
+
+        What is not there is success.
+
+        Raises:
+            ObjectLockedError: retention or a hold keeps it; it is still there.
+            SinkUnavailableError, SinkRefusedError: it may be there, in part or whole; deleting again is safe.
+        """
+        ...
+
+    def retention(self, key: str) -> Retention:
+        """What keeps the object, read from the store; `NO_RETENTION` where nothing does or the store cannot lock.
+
+        Raises ObjectMissingError.
+        """
+        ...
+
+    def extend_retention(self, key: str, until: datetime) -> Retention:
+        """Keep the object at least to `until`, aware and in the future; never shortens. Returns what was read back.
+
+        Raises:
+            LockNotInForceError: the store took the order and does not keep to it.
+            SinkRefusedError: the store cannot lock.
+            ObjectMissingError: no such object.
+        """
+        ...
+
+    def set_hold(self, key: str, *, is_held: bool) -> Retention:
+        """Put a legal hold on the object or lift it. Returns what was read back. Raises as `extend_retention`."""
         ...

@@ -13,7 +13,15 @@ import pytest
 
 from recording.sinks.local import LocalSink
 from recording.sinks.retry import RetryingSink
-from recording.sinks.sink import ObjectConflictError, ObjectMissingError, ObjectName, Sink
+from recording.sinks.sink import (
+    NO_RETENTION,
+    ObjectConflictError,
+    ObjectLockedError,
+    ObjectMissingError,
+    ObjectName,
+    Sink,
+    SinkRefusedError,
+)
 from support.memory_sink import MemorySink
 
 NAME = ObjectName(
@@ -119,6 +127,52 @@ def test_no_key_leads_out_of_the_store(sink: Sink, source: Path, key: str) -> No
         sink.open(key)
     with pytest.raises(ObjectMissingError):
         sink.size(key)
+    assert sink.size(KEY)
+
+
+def test_what_is_deleted_is_gone_and_may_be_deleted_again(sink: Sink, source: Path) -> None:
+    content = source.read_bytes()
+    sink.put(source, NAME)
+    sink.delete(KEY)
+    assert sink.size(KEY) is None
+    with pytest.raises(ObjectMissingError):
+        sink.open(KEY)
+    sink.delete(KEY)
+    source.write_bytes(content[:1000])
+    assert sink.put(source, NAME) == 1000, "the name is free again"
+
+
+@pytest.mark.parametrize("key", ["../" + KEY, KEY.upper(), f"{KEY}\0"])
+def test_only_object_keys_are_deleted(sink: Sink, source: Path, key: str) -> None:
+    sink.put(source, NAME)
+    with pytest.raises(ObjectMissingError):
+        sink.delete(key)
+    assert sink.size(KEY)
+
+
+def test_retention_and_holds_keep_an_object_where_the_store_can_lock(sink: Sink, source: Path) -> None:
+    with pytest.raises(ObjectMissingError):
+        sink.retention(KEY)
+    with pytest.raises(ObjectMissingError):
+        sink.set_hold(KEY, is_held=True)
+    sink.put(source, NAME)
+    assert sink.retention(KEY) == NO_RETENTION
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    if not sink.locks:
+        with pytest.raises(SinkRefusedError):
+            sink.extend_retention(KEY, until)
+        with pytest.raises(SinkRefusedError):
+            sink.set_hold(KEY, is_held=True)
+        return
+    assert sink.set_hold(KEY, is_held=True).is_held
+    with pytest.raises(ObjectLockedError):
+        sink.delete(KEY)
+    assert not sink.set_hold(KEY, is_held=False).is_held
+    kept = sink.extend_retention(KEY, until)
+    assert (kept.until, kept.is_held) == (until, False)
+    assert sink.extend_retention(KEY, until - timedelta(seconds=1)).until == until, "never shortened"
+    with pytest.raises(ObjectLockedError):
+        sink.delete(KEY)
     assert sink.size(KEY)
 
 

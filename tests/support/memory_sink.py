@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import threading
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from recording.sinks.sink import (
+    NO_RETENTION,
+    LockMode,
     ObjectConflictError,
+    ObjectLockedError,
     ObjectMissingError,
     ObjectName,
+    Retention,
     SinkError,
     check_key,
 )
@@ -20,9 +26,11 @@ class MemorySink:
     """Keeps objects in a dictionary. `failures`: raised by the next calls of `put`, one each."""
 
     name = "memory"
+    locks = True
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.retentions: dict[str, Retention] = {}
         self.failures: list[SinkError] = []
         self.attempts = 0
         self.gate = threading.Event()
@@ -56,3 +64,24 @@ class MemorySink:
     def health(self) -> None:
         if self.failures:
             raise self.failures[0]
+
+    def delete(self, key: str) -> None:
+        if check_key(key) in self.objects and self.retention(key).keeps_at(datetime.now(UTC)):
+            raise ObjectLockedError(f"{key} is kept")
+        self.objects.pop(key, None)
+        self.retentions.pop(key, None)
+
+    def retention(self, key: str) -> Retention:
+        if check_key(key) not in self.objects:
+            raise ObjectMissingError(f"no object {key}")
+        return self.retentions.get(key, NO_RETENTION)
+
+    def extend_retention(self, key: str, until: datetime) -> Retention:
+        kept = self.retention(key)
+        if kept.until is None or until > kept.until:
+            self.retentions[key] = replace(kept, mode=LockMode.GOVERNANCE, until=until)
+        return self.retention(key)
+
+    def set_hold(self, key: str, *, is_held: bool) -> Retention:
+        self.retentions[key] = replace(self.retention(key), is_held=is_held)
+        return self.retention(key)
