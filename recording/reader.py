@@ -34,7 +34,6 @@ from recording.format.suites import SegmentKeys
 from recording.unlock import SlotKey, keys_from_dek, unlock
 
 _BLOCK_BYTES: Final = 256 * 1024  # read at once: 16 KiB to 1 MiB gave the same speed, below it calls dominate
-_SIDECAR_MAX: Final = 32 + limits.SLOTS_LEN_MAX
 
 EndError = TruncatedRecordingError | CorruptRecordingError
 
@@ -342,12 +341,19 @@ def _open(source: Path | BinaryIO, find_keys: Callable[[Head], SegmentKeys]) -> 
 
 
 def _sidecars_beside(path: Path, file_id: bytes) -> Iterator[bytes]:
-    """Contents of the sidecars in the file's directory, highest generation first."""
+    """Contents of the sidecars in the file's directory, highest generation first.
+
+    One that cannot be read counts as empty, which is passed over: a directory of that name must not stop reading.
+    """
     found = []
     for entry in path.parent.iterdir():
         generation = sidecar_generation(entry.name, file_id=file_id)
         if generation is not None:
             found.append((generation, entry))
     for _, entry in sorted(found, reverse=True):
-        with entry.open("rb") as file:
-            yield file.read(_SIDECAR_MAX + 1)
+        try:
+            with entry.open("rb") as file:
+                data = file.read(limits.SIDECAR_LEN_MAX + 1)
+        except OSError:
+            data = b""
+        yield data

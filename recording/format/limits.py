@@ -12,6 +12,9 @@ SLOTS_LEN_MAX: Final = 65_536
 BODY_ALIGNMENT: Final = 4096  # the body starts on a page, so that record writes never share one with the head
 
 MAX_SLOTS: Final = 16
+GENERATION_MAX: Final = 0xFFFFFFFF
+SIDECAR_HEADER_LEN: Final = 32  # magic, file_id, generation, length
+SIDECAR_LEN_MAX: Final = SIDECAR_HEADER_LEN + SLOTS_LEN_MAX
 
 CHUNK_SIZES: Final = (4096, 8192, 16384, 32768, 65536)
 DEFAULT_CHUNK_SIZE: Final = 8192

@@ -20,6 +20,8 @@ from recording.format.header import body_offset
 SIDECAR_MAGIC: Final = b"\x89CRES\r\n\x1a"
 SIDECAR_SUFFIX: Final = ".slots"
 
+FILE_ID_LEN: Final = 16
+
 _COUNT: Final = struct.Struct(">H")
 _SLOT: Final = struct.Struct(">HHH")
 _SIDECAR: Final = struct.Struct(">8s16sII")
@@ -70,13 +72,24 @@ class Sidecar:
     generation: int
     slots: tuple[KeySlot, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.file_id) != FILE_ID_LEN:
+            raise FormatError(f"{len(self.file_id)} bytes, not {FILE_ID_LEN}", field="file_id", offset=8)
+        if not 0 <= self.generation <= limits.GENERATION_MAX:
+            raise FormatError(f"{self.generation} does not fit into 32 bits", field="generation", offset=24)
+
     @property
     def name(self) -> str:
         """File name beside the recording, or last part of the object key."""
         return f"{self.file_id.hex()}.{self.generation}{SIDECAR_SUFFIX}"
 
     def build(self) -> bytes:
+        """The sidecar's bytes. Raises FormatError where the slots are too many or too long for a reader."""
         body = build_slots(self.slots)
+        if len(body) > limits.SLOTS_LEN_MAX:
+            raise FormatError(
+                f"the slots need {len(body)} bytes, {limits.SLOTS_LEN_MAX} fit", field="length", offset=28
+            )
         return _SIDECAR.pack(SIDECAR_MAGIC, self.file_id, self.generation, len(body)) + body
 
 
@@ -133,7 +146,7 @@ def parse_sidecar(data: bytes, *, file_id: bytes) -> Sidecar:
 def sidecar_generation(name: str, *, file_id: bytes) -> int | None:
     """The generation in a sidecar's file name, None if it is not a sidecar of this file."""
     match = _SIDECAR_NAME.fullmatch(name)
-    if match is None or match[1] != file_id.hex() or int(match[2]) > 0xFFFFFFFF:
+    if match is None or match[1] != file_id.hex() or int(match[2]) > limits.GENERATION_MAX:
         return None
     return int(match[2])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -16,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
+from recording.format import limits
+from recording.format.slots import sidecar_generation
 from recording.sinks.sink import (
     NO_RETENTION,
     ObjectConflictError,
@@ -26,6 +29,8 @@ from recording.sinks.sink import (
     SinkRefusedError,
     SinkUnavailableError,
     check_key,
+    file_id_of,
+    sidecar_key,
 )
 
 _DIRECTORY_MODE: Final = 0o700
@@ -75,6 +80,30 @@ class LocalSink:
                 return path.open("rb")
             except FileNotFoundError as error:
                 raise ObjectMissingError(f"no object {key}") from error
+
+    def put_slots(self, key: str, generation: int, data: bytes) -> None:
+        target = self._directory / sidecar_key(key, generation)
+        with _translated(target):
+            _make_directories(target.parent, below=self._directory)
+            _write_beside(io.BytesIO(data), target)
+            _sync_directory(target.parent)
+
+    def slot_generations(self, key: str) -> list[int]:
+        directory, file_id = self.path(key).parent, file_id_of(key)
+        with _translated(directory):
+            if not directory.exists():
+                return []
+            found = (sidecar_generation(entry.name, file_id=file_id) for entry in directory.iterdir())
+            return sorted((generation for generation in found if generation is not None), reverse=True)
+
+    def slots(self, key: str, generation: int) -> bytes:
+        path = self._directory / sidecar_key(key, generation)
+        with _translated(path):
+            try:
+                with path.open("rb") as file:
+                    return file.read(limits.SIDECAR_LEN_MAX + 1)
+            except FileNotFoundError as error:
+                raise ObjectMissingError(f"no slots {path.name}") from error
 
     def path(self, key: str) -> Path:
         """The file that holds an object, whether or not it exists.
@@ -133,17 +162,22 @@ class LocalSink:
 
 def _copy(source: Path, target: Path) -> None:
     """Across file systems: a durable copy under another name beside `target`, then linked into place."""
+    with source.open("rb") as original:
+        _write_beside(original, target)
+
+
+def _write_beside(original: BinaryIO, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
-        with open(fd, "wb") as copy, source.open("rb") as original:  # noqa: PTH123  # a descriptor, not a path
+        with open(fd, "wb") as copy:  # noqa: PTH123  # a descriptor, not a path
             shutil.copyfileobj(original, copy, _COMPARE_BYTES)
             copy.flush()
             os.fsync(fd)
         try:
             os.link(temporary, target)
         except FileExistsError:
-            _require_same(source, target)
+            _require_same(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 

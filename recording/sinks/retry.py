@@ -50,6 +50,15 @@ class RetryingSink:
     def open(self, key: str) -> BinaryIO:
         return self._repeated(lambda: self._sink.open(key))
 
+    def put_slots(self, key: str, generation: int, data: bytes) -> None:
+        self._repeated(lambda: self._sink.put_slots(key, generation, data))
+
+    def slot_generations(self, key: str) -> list[int]:
+        return self._repeated(lambda: self._sink.slot_generations(key))
+
+    def slots(self, key: str, generation: int) -> bytes:
+        return self._repeated(lambda: self._sink.slots(key, generation))
+
     def health(self) -> None:
         """Asked once: who asks wants to know how things are now."""
         self._sink.health()

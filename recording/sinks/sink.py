@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from recording.errors import RecordingError
+from recording.format import limits
+from recording.format.slots import SIDECAR_SUFFIX
 
 EXTENSION: Final = ".crec"
 _KEY: Final = re.compile(
@@ -134,6 +137,22 @@ def check_key(key: str) -> str:
     return key
 
 
+def sidecar_key(key: str, generation: int) -> str:
+    """Where the slots of a generation lie: beside the object, `tenant/yyyy/mm/file_id.generation.slots`.
+
+    Raises:
+        ObjectMissingError: `key` is no object key, or there is no such generation.
+    """
+    if not 0 <= generation <= limits.GENERATION_MAX:
+        raise ObjectMissingError(f"a generation is 0 to {limits.GENERATION_MAX}, not {generation}")
+    return f"{check_key(key).removesuffix(EXTENSION)}.{generation}{SIDECAR_SUFFIX}"
+
+
+def file_id_of(key: str) -> bytes:
+    """The file id in an object key. Raises ObjectMissingError for what is none."""
+    return bytes.fromhex(check_key(key).rpartition("/")[2].removesuffix(EXTENSION))
+
+
 class Sink(Protocol):
     """A store that may block and may fail. The recorder calls it from the uploader thread only.
 
@@ -166,6 +185,32 @@ class Sink(Protocol):
 
     def open(self, key: str) -> BinaryIO:
         """The object for reading, seekable; the caller closes it. Raises ObjectMissingError."""
+        ...
+
+    def put_slots(self, key: str, generation: int, data: bytes) -> None:
+        """Store a slot sidecar of the object at `key`: whole, durable and create-only, like an object.
+
+        What is there with the same content is success. The object itself is neither read nor needed.
+
+        Raises:
+            SinkUnavailableError, SinkRefusedError: nothing was stored.
+            ObjectConflictError: this generation exists with other content, which was left as it is.
+            ObjectMissingError: `key` or `generation` is none.
+        """
+        ...
+
+    def slot_generations(self, key: str) -> list[int]:
+        """The generations of the object's sidecars, highest first; empty where there are none.
+
+        Raises ObjectMissingError for what is no object key.
+        """
+        ...
+
+    def slots(self, key: str, generation: int) -> bytes:
+        """One sidecar as it was stored, at most one byte more than the longest there can be; a reader judges it.
+
+        Raises ObjectMissingError where there is none.
+        """
         ...
 
     def health(self) -> None:
@@ -203,3 +248,19 @@ class Sink(Protocol):
     def set_hold(self, key: str, *, is_held: bool) -> Retention:
         """Put a legal hold on the object or lift it. Returns what was read back. Raises as `extend_retention`."""
         ...
+
+
+def sidecars(sink: Sink, key: str) -> Iterator[bytes]:
+    """The object's sidecars as a reader tries them: highest generation first, each fetched when it is its turn.
+
+    One that the store will not give is passed over as an empty one, which no reader takes for slots: whoever can
+    put a file beside a recording must not be able to keep it from being read.
+
+    Raises:
+        SinkUnavailableError: the store cannot tell now.
+    """
+    for generation in sink.slot_generations(key):
+        try:
+            yield sink.slots(key, generation)
+        except (SinkRefusedError, ObjectMissingError):
+            yield b""

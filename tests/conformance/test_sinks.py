@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from recording.format import limits
 from recording.sinks.local import LocalSink
 from recording.sinks.retry import RetryingSink
 from recording.sinks.sink import (
@@ -21,6 +22,7 @@ from recording.sinks.sink import (
     ObjectName,
     Sink,
     SinkRefusedError,
+    sidecars,
 )
 from support.memory_sink import MemorySink
 
@@ -174,6 +176,87 @@ def test_retention_and_holds_keep_an_object_where_the_store_can_lock(sink: Sink,
     with pytest.raises(ObjectLockedError):
         sink.delete(KEY)
     assert sink.size(KEY)
+
+
+def test_slots_lie_beside_an_object_by_generation(sink: Sink, source: Path) -> None:
+    content = source.read_bytes()
+    sink.put(source, NAME)
+    assert sink.slot_generations(KEY) == []
+    for generation in (2, 10, 0, limits.GENERATION_MAX):
+        sink.put_slots(KEY, generation, b"slots %d" % generation)
+    assert sink.slot_generations(KEY) == [limits.GENERATION_MAX, 10, 2, 0]
+    assert sink.slots(KEY, 10) == b"slots 10"
+    assert list(sidecars(sink, KEY)) == [b"slots 4294967295", b"slots 10", b"slots 2", b"slots 0"]
+    assert read(sink) == content
+
+
+def test_slots_are_stored_whether_or_not_the_object_is_here(sink: Sink) -> None:
+    sink.put_slots(KEY, 1, b"one")
+    assert sink.slots(KEY, 1) == b"one"
+    assert sink.size(KEY) is None
+
+
+def test_slots_are_never_replaced_and_the_same_again_succeeds(sink: Sink) -> None:
+    sink.put_slots(KEY, 1, b"one")
+    sink.put_slots(KEY, 1, b"one")
+    for other in (b"onf", b"on", b"one\0", b""):
+        with pytest.raises(ObjectConflictError):
+            sink.put_slots(KEY, 1, other)
+    assert sink.slots(KEY, 1) == b"one"
+
+
+def test_slots_of_another_object_are_not_its_own(sink: Sink) -> None:
+    other = KEY.replace("46" * 16, "47" * 16)
+    sink.put_slots(other, 1, b"theirs")
+    assert sink.slot_generations(KEY) == []
+    assert list(sidecars(sink, KEY)) == []
+    with pytest.raises(ObjectMissingError):
+        sink.slots(KEY, 1)
+    assert sink.slot_generations(other) == [1]
+
+
+@pytest.mark.parametrize("generation", [-1, limits.GENERATION_MAX + 1])
+def test_a_generation_that_no_sidecar_can_have_is_refused(sink: Sink, generation: int) -> None:
+    with pytest.raises(ObjectMissingError):
+        sink.put_slots(KEY, generation, b"x")
+    with pytest.raises(ObjectMissingError):
+        sink.slots(KEY, generation)
+    assert sink.slot_generations(KEY) == []
+
+
+@pytest.mark.parametrize("key", ["", "../" + KEY, KEY.upper(), f"{KEY}\0", KEY.replace(".crec", ".1.slots")])
+def test_no_key_of_slots_leads_out_of_the_store(sink: Sink, key: str) -> None:
+    for attempt in (
+        lambda: sink.put_slots(key, 1, b"x"),
+        lambda: sink.slot_generations(key),
+        lambda: sink.slots(key, 1),
+    ):
+        with pytest.raises(ObjectMissingError):
+            attempt()
+
+
+def test_an_endless_sidecar_is_not_read_to_its_end(sink: Sink) -> None:
+    sink.put_slots(KEY, 1, bytes(limits.SIDECAR_LEN_MAX + 1000))
+    assert len(sink.slots(KEY, 1)) == limits.SIDECAR_LEN_MAX + 1
+
+
+def test_what_is_no_file_among_the_local_sidecars_is_passed_over(tmp_path: Path) -> None:
+    sink = LocalSink(tmp_path)
+    sink.put_slots(KEY, 1, b"one")
+    (sink.path(KEY).parent / f"{NAME.file_id.hex()}.9.slots").mkdir()
+    assert list(sidecars(sink, KEY)) == [b"", b"one"]
+
+
+def test_a_local_sidecar_is_private_and_leaves_no_other_file(tmp_path: Path) -> None:
+    sink = LocalSink(tmp_path / "store")
+    before = os.umask(0)
+    try:
+        sink.put_slots(KEY, 3, b"three")
+    finally:
+        os.umask(before)
+    (path,) = sink.path(KEY).parent.iterdir()
+    assert path.name == f"{NAME.file_id.hex()}.3.slots"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_the_name_tells_the_utc_month_and_nothing_finer() -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from recording.format import limits
 from recording.sinks.sink import (
     NO_RETENTION,
     LockMode,
@@ -19,6 +20,7 @@ from recording.sinks.sink import (
     Retention,
     SinkError,
     check_key,
+    sidecar_key,
 )
 
 
@@ -31,6 +33,7 @@ class MemorySink:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.retentions: dict[str, Retention] = {}
+        self.sidecars: dict[tuple[str, int], bytes] = {}
         self.failures: list[SinkError] = []
         self.attempts = 0
         self.gate = threading.Event()
@@ -60,6 +63,23 @@ class MemorySink:
         if check_key(key) not in self.objects:
             raise ObjectMissingError(f"no object {key}")
         return io.BytesIO(self.objects[key])
+
+    def put_slots(self, key: str, generation: int, data: bytes) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        sidecar_key(key, generation)
+        if self.sidecars.setdefault((key, generation), data) != data:
+            raise ObjectConflictError(f"generation {generation} of {key} exists with other content")
+
+    def slot_generations(self, key: str) -> list[int]:
+        check_key(key)
+        return sorted((generation for owner, generation in self.sidecars if owner == key), reverse=True)
+
+    def slots(self, key: str, generation: int) -> bytes:
+        sidecar_key(key, generation)
+        if (key, generation) not in self.sidecars:
+            raise ObjectMissingError(f"no generation {generation} of {key}")
+        return self.sidecars[key, generation][: limits.SIDECAR_LEN_MAX + 1]
 
     def health(self) -> None:
         if self.failures:

@@ -143,6 +143,15 @@ def test_sidecars_beside_a_path_are_found_highest_generation_first(tmp_path: Pat
         assert [asked.wrapped for asked, _ in wrapping.asked] == [b"ten", b"two", b"ok:" + DEK]
 
 
+def test_a_directory_named_like_a_sidecar_does_not_stop_reading(tmp_path: Path) -> None:
+    wrapping = Wrapping()
+    path = tmp_path / "any-name.crec"
+    path.write_bytes(file_with(slot()).getvalue())
+    (tmp_path / Sidecar(file_id=FILE_ID, generation=99, slots=()).name).mkdir()
+    with open_recording(path, keys=[wrapping.key()]) as opened:
+        assert [len(record.payload) for record in opened.audio()] == [200]
+
+
 def test_no_key_at_all_is_a_missing_slot() -> None:
     with pytest.raises(MissingSlotError):
         open_recording(file_with(slot()), keys=[])

@@ -139,3 +139,36 @@ def test_a_damaged_sidecar_is_refused_by_name_and_offset(data: bytes, field: str
 )
 def test_other_names_are_no_sidecars_of_this_file(name: str) -> None:
     assert sidecar_generation(name, file_id=FILE_ID) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"generation": -1}, "generation"),
+        ({"generation": 0x1_0000_0000}, "generation"),
+        ({"file_id": FILE_ID[:15]}, "file_id"),
+        ({"file_id": FILE_ID + b"\0"}, "file_id"),
+    ],
+)
+def test_a_sidecar_that_its_header_cannot_describe_is_not_made(
+    changes: dict[str, object], field: str
+) -> None:
+    fields: dict[str, object] = {"file_id": FILE_ID, "generation": 0xFFFFFFFF, "slots": ()}
+    assert Sidecar(**fields).build()  # type: ignore[arg-type]
+    with pytest.raises(FormatError) as caught:
+        Sidecar(**(fields | changes))  # type: ignore[arg-type]
+    assert caught.value.field == field
+
+
+def test_a_sidecar_longer_than_a_reader_takes_is_not_built() -> None:
+    fits = KeySlot(provider=1, key_id=b"", wrapped=bytes(0x10000 - 2 - 6 - 6 - 1))
+    sidecar = Sidecar(
+        file_id=FILE_ID, generation=1, slots=(fits, KeySlot(provider=1, key_id=b"", wrapped=b"x"))
+    )
+    assert parse_sidecar(sidecar.build(), file_id=FILE_ID) == sidecar
+    longer = Sidecar(
+        file_id=FILE_ID, generation=1, slots=(*sidecar.slots, KeySlot(provider=1, key_id=b"", wrapped=b""))
+    )
+    with pytest.raises(FormatError) as caught:
+        longer.build()
+    assert caught.value.field == "length"
