@@ -61,10 +61,11 @@ def test_any_faults_leave_a_verifiable_prefix(
                     if one.is_drained:
                         break
                     now_ns += S // 2
+            if one.is_failing:
+                one.write(now_ns)
         except OSError as error:
             one.give_up(SpoolError(str(error)))
         else:
-            one.write(now_ns) if one.is_failing else None
             one.close()
         content = segment_path(directory, segment.file_id).read_bytes()
 
