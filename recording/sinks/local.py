@@ -124,6 +124,8 @@ class LocalSink:
         with _translated(path):
             if path.parent.exists():
                 path.unlink(missing_ok=True)
+                for generation in self.slot_generations(key):  # of no use to anybody without the object
+                    (self._directory / sidecar_key(key, generation)).unlink(missing_ok=True)
                 _sync_directory(path.parent)
             if os.path.lexists(path):
                 raise SinkRefusedError(

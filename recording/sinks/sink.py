@@ -218,7 +218,7 @@ class Sink(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object in all its versions; on return the store was asked again and has none of it.
+        """Remove an object and its slots, in all versions; on return the store was asked again and has none of it.
 
         What is not there is success.
 

@@ -135,8 +135,10 @@ def test_no_key_leads_out_of_the_store(sink: Sink, source: Path, key: str) -> No
 def test_what_is_deleted_is_gone_and_may_be_deleted_again(sink: Sink, source: Path) -> None:
     content = source.read_bytes()
     sink.put(source, NAME)
+    sink.put_slots(KEY, 1, b"one")
     sink.delete(KEY)
     assert sink.size(KEY) is None
+    assert sink.slot_generations(KEY) == []
     with pytest.raises(ObjectMissingError):
         sink.open(KEY)
     sink.delete(KEY)

@@ -89,6 +89,8 @@ class MemorySink:
         if check_key(key) in self.objects and self.retention(key).keeps_at(datetime.now(UTC)):
             raise ObjectLockedError(f"{key} is kept")
         self.objects.pop(key, None)
+        for generation in self.slot_generations(key):
+            del self.sidecars[key, generation]
         self.retentions.pop(key, None)
 
     def retention(self, key: str) -> Retention:
