@@ -22,6 +22,13 @@ class Layout(enum.Enum):
         return 1 if self is Layout.MIXED else 2
 
 
+class TLSFloor(enum.Enum):
+    """The lowest TLS version spoken to an endpoint; below 1.3 is an exception that somebody wrote down."""
+
+    TLS_1_3 = "1.3"
+    TLS_1_2 = "1.2"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalKeySettings:
     """Development only: AES-KW under a 32-byte key-encryption key in a file of mode 0600."""
@@ -43,9 +50,37 @@ class AWSKMSKeySettings:
     endpoint_url: str | None = None
     ca_path: Path | None = None
     timeout_s: float = 5.0
+    tls_floor: TLSFloor = TLSFloor.TLS_1_3
 
 
-KeySettings = LocalKeySettings | AWSKMSKeySettings
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitSettings:
+    """A transit mount of a Vault or OpenBao server.
+
+    `address` is https://HOST[:PORT]. `server_id` stands for the server in key ids, so that recordings stay readable
+    when its address changes; None: the address's host and port. `token_path` names a file of mode 0600 with a token,
+    read again when it changes. `ca_path` None: the platform's trust anchors.
+    """
+
+    address: str
+    token_path: Path
+    mount: str = "transit"
+    namespace: str | None = None
+    server_id: str | None = None
+    ca_path: Path | None = None
+    timeout_s: float = 5.0
+    tls_floor: TLSFloor = TLSFloor.TLS_1_3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultTransitKeySettings:
+    """Data keys from a derived symmetric key named `key` of a transit mount."""
+
+    key: str
+    server: TransitSettings
+
+
+KeySettings = LocalKeySettings | AWSKMSKeySettings | VaultTransitKeySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

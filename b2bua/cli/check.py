@@ -11,7 +11,13 @@ from b2bua.cli import output
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.errors import ConfigurationError
 from b2bua.settings import Settings, TrunkSettings
-from recording.settings import AWSKMSKeySettings, KeySettings, LocalKeySettings, RecordingSettings
+from recording.settings import (
+    AWSKMSKeySettings,
+    KeySettings,
+    LocalKeySettings,
+    RecordingSettings,
+    VaultTransitKeySettings,
+)
 from tls.certificate import utc_text
 from tls.material import TLSMaterial, load_material
 
@@ -136,6 +142,8 @@ def key_text(key: KeySettings) -> str:
             return f"AWS KMS {key.key_id} in {key.region}" + (
                 f" at {key.endpoint_url}" if key.endpoint_url else ""
             )
+        case VaultTransitKeySettings():
+            return f"transit key {key.key} of {key.server.address}, mount {key.server.mount}"
         case _:
             assert_never(key)
 

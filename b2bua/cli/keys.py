@@ -14,7 +14,7 @@ from b2bua.settings import Settings
 from recording.errors import RecordingError
 from recording.format.suites import wipe
 from recording.keys.build import build_provider
-from recording.keys.provider import KeyContext, KeyProvider
+from recording.keys.provider import KeyContext, KeyProvider, lifecycle_facts
 from recording.settings import KeySettings
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _status(
         provider = build_provider(name, key)
         facts |= provider.describe()
         provider.health()
+        facts |= lifecycle_facts(provider)
         if request:
             _request(provider)
     except RecordingError as error:

@@ -33,7 +33,7 @@ _BUILD = (
     "uuid-dev",
     "xz-utils",
 )
-_TEST = ("gpg", "gpg-agent", "iproute2")
+_TEST = ("gpg", "gpg-agent", "iproute2", "softhsm2")
 
 
 def required(purpose: Purpose) -> tuple[str, ...]:

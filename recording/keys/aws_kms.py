@@ -7,11 +7,11 @@ Source: AWS KMS API reference, GenerateDataKey, Decrypt, ReEncrypt, "Errors".
 from __future__ import annotations
 
 import logging
-import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -40,12 +40,12 @@ from recording.keys.errors import (
     UnknownKeyError,
 )
 from recording.keys.https import HTTPSTransport
-from recording.keys.provider import DEK_BYTES, DataKey, KeyContext
+from recording.keys.provider import DEK_BYTES, DataKey, KeyContext, KeyLifecycle, KeyVersion
+from recording.keys.retry import retried
 from recording.settings import AWSKMSKeySettings
 
-ATTEMPTS: Final = 3
-# Full jitter over a doubling step keeps many recorders from returning in step after an outage.
-FIRST_PAUSE_S: Final = 0.1
+DEFAULT_ROTATION_DAYS: Final = 365  # API reference, EnableKeyRotation: used where no period was given
+MOST_ROTATIONS: Final = 1000  # API reference, ListKeyRotations: the greatest Limit
 CIPHERTEXT_MAX: Final = 6144  # API reference: CiphertextBlob, maximum length
 
 _KEY_ARN: Final = re.compile(
@@ -126,7 +126,7 @@ class AWSKMSProvider:
         self.slot_key_id = settings.key_id.encode()
         self._key_id = settings.key_id
         self._timeout_s = settings.timeout_s
-        self._transport = HTTPSTransport(ca_path=settings.ca_path)
+        self._transport = HTTPSTransport(ca_path=settings.ca_path, floor=settings.tls_floor)
         self._deadline = threading.local()
         try:
             self._client: Any = boto3.session.Session().client(
@@ -176,12 +176,42 @@ class AWSKMSProvider:
         self._check_answered_key(answer, "SourceKeyId")
         return self._slot(answer)
 
+    def lifecycle(self) -> KeyLifecycle:
+        """The key's creation and its rotations, automatic ones and those on demand.
+
+        Source: AWS KMS API reference, DescribeKey, GetKeyRotationStatus, ListKeyRotations.
+        """
+        metadata = self._call(self._client.describe_key, KeyId=self._key_id).get("KeyMetadata")
+        if not isinstance(metadata, Mapping) or metadata.get("Arn") != self._key_id:
+            raise KeyAnswerError(f"{self._endpoint} described a key that is not the one asked for")
+        status = self._call(self._client.get_key_rotation_status, KeyId=self._key_id)
+        days = status.get("RotationPeriodInDays", DEFAULT_ROTATION_DAYS)
+        if not isinstance(days, int) or days <= 0:
+            raise KeyAnswerError(f"{self._endpoint} rotates the key in a period that is none")
+        moments = [metadata.get("CreationDate"), *self._rotations()]
+        return KeyLifecycle(
+            versions=tuple(
+                KeyVersion(number=number, created_at=_moment(moment))
+                for number, moment in enumerate(moments, start=1)
+            ),
+            rotation_period_s=days * 86400 if status.get("KeyRotationEnabled") is True else None,
+        )
+
+    def _rotations(self) -> list[datetime]:
+        answer = self._call(self._client.list_key_rotations, KeyId=self._key_id, Limit=MOST_ROTATIONS)
+        rotations = answer.get("Rotations")
+        if not isinstance(rotations, list) or not all(isinstance(one, Mapping) for one in rotations):
+            raise KeyAnswerError(
+                f"{self._endpoint} listed the key's rotations otherwise than its API promises"
+            )
+        return sorted(_moment(one.get("RotationDate")) for one in rotations)
+
     def describe(self) -> dict[str, str]:
         return {
             "kind": "aws-kms",
             "key_id": self._key_id,
             "endpoint": self._endpoint,
-            "tls_floor": "1.3",
+            "tls_floor": self._transport.floor.value,
             "fit_for_production": "yes",
         }
 
@@ -198,18 +228,8 @@ class AWSKMSProvider:
     def _call(self, operation: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
         """One operation within the deadline, tried again while the failure is transient."""
         deadline = time.monotonic() + self._timeout_s
-        pause_s = FIRST_PAUSE_S
-        for remaining_attempts in range(ATTEMPTS - 1, -1, -1):
-            self._deadline.at = deadline
-            try:
-                return _translated(operation, parameters)
-            except KeyUnavailableError:
-                pause = random.uniform(0, pause_s)  # noqa: S311  # spreads load, hides nothing
-                if remaining_attempts == 0 or time.monotonic() + pause >= deadline:
-                    raise
-            time.sleep(pause)
-            pause_s *= 2
-        raise AssertionError("the last attempt returns or raises")
+        self._deadline.at = deadline
+        return retried(lambda: _translated(operation, parameters), deadline=deadline)
 
     def _send(self, request: Any, **_: object) -> Any:
         """Serve as botocore's before-send hook: our own TLS, deadline and size bound instead of its session."""
@@ -267,6 +287,12 @@ def _config() -> Config:
         "ignore_configured_endpoint_urls": True,
     }
     return Config(**options)
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise KeyAnswerError("the key service does not date the key's versions")
+    return value.astimezone(UTC)
 
 
 def _plaintext(answer: Mapping[str, Any]) -> bytearray:

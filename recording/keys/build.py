@@ -7,7 +7,8 @@ from typing import assert_never
 
 from recording.keys.local import LocalKeyProvider
 from recording.keys.provider import KeyProvider
-from recording.settings import AWSKMSKeySettings, KeySettings, LocalKeySettings
+from recording.keys.vault import VaultTransitProvider
+from recording.settings import AWSKMSKeySettings, KeySettings, LocalKeySettings, VaultTransitKeySettings
 from recording.unlock import SlotKey
 
 
@@ -29,6 +30,8 @@ def build_provider(name: str, settings: KeySettings) -> KeyProvider:
             from recording.keys.aws_kms import AWSKMSProvider  # noqa: PLC0415  # boto3 takes a second to load
 
             return AWSKMSProvider(name, settings)
+        case VaultTransitKeySettings():
+            return VaultTransitProvider(name, settings)
         case _:
             assert_never(settings)
 

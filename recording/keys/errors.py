@@ -17,9 +17,16 @@ from recording.errors import RecordingError, UnwrapError
 
 
 class KeyUnavailableError(RecordingError):
-    """The key service did not answer in time, or said it cannot serve now. Transient."""
+    """The key service did not answer in time, or said it cannot serve now. Transient.
+
+    `retry_after_s`: how long it asked to be left alone, 0 if it did not say.
+    """
 
     exit_code = 34
+
+    def __init__(self, what: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(what)
+        self.retry_after_s = retry_after_s
 
 
 class NotPermittedError(RecordingError):

@@ -1,6 +1,7 @@
 """HTTPS to a key service.
 
-TLS 1.3 at least, names verified, one deadline for the whole exchange, answers of bounded size.
+TLS 1.3 at least unless the configuration makes an exception, names verified, one deadline for the whole
+exchange, answers of bounded size.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
 from recording.keys.errors import KeyAnswerError, KeyConfigurationError, KeyUnavailableError
+from recording.settings import TLSFloor
 
 ANSWER_MAX_BYTES: Final = 64 * 1024  # the longest real answer, a wrapped key in base64, is about 9 KiB
+_VERSIONS: Final = {TLSFloor.TLS_1_2: ssl.TLSVersion.TLSv1_2, TLSFloor.TLS_1_3: ssl.TLSVersion.TLSv1_3}
+# Where TLS 1.2 is spoken by exception: forward secrecy and AEAD only. Source: RFC 9325 section 4.2.
+_SUITES_1_2: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _CONNECTIONS: Final = 4
 _READ_BYTES: Final = 8192
 
@@ -38,14 +43,16 @@ class HTTPSTransport:
     No redirects, no proxies, no retries: those are the caller's policy.
     """
 
-    def __init__(self, *, ca_path: Path | None) -> None:
+    def __init__(self, *, ca_path: Path | None, floor: TLSFloor = TLSFloor.TLS_1_3) -> None:
         """`ca_path` None: the platform's trust anchors.
 
         Raises:
             KeyConfigurationError: the trust anchors cannot be read.
         """
+        self.floor = floor
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.minimum_version = _VERSIONS[floor]
+        context.set_ciphers(_SUITES_1_2)
         try:
             if ca_path is None:
                 context.load_default_certs(ssl.Purpose.SERVER_AUTH)

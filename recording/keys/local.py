@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import os
 import secrets
-import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +18,20 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 
 from recording.format.slots import KeySlot, SlotProvider
 from recording.keys.errors import ContextMismatchError, KeyConfigurationError, UnknownKeyError
-from recording.keys.provider import DEK_BYTES, DataKey, KeyContext
+from recording.keys.provider import (
+    DEK_BYTES,
+    DataKey,
+    KeyContext,
+    KeyLifecycle,
+    KeyVersion,
+)
+from recording.keys.secret_file import read_secret
 from recording.settings import LocalKeySettings, RecordingSettings
 
 KEK_BYTES: Final = 32
 WRAPPED_BYTES: Final = DEK_BYTES + 8  # RFC 3394: one 64-bit block more than what is wrapped
 
 _PRIVATE_MODE: Final = 0o600
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class LocalKeyProvider:
@@ -82,6 +88,14 @@ class LocalKeyProvider:
             "fit_for_production": "no",
         }
 
+    def lifecycle(self) -> KeyLifecycle:
+        """One version, as old as its file, which is never written again."""
+        try:
+            created_at = datetime.fromtimestamp(self._path.stat().st_mtime, UTC)
+        except OSError as error:
+            raise KeyConfigurationError(f"{self._path}: {error.strerror}; put the key back") from error
+        return KeyLifecycle(versions=(KeyVersion(number=1, created_at=created_at),))
+
     def health(self) -> None:
         """The file must still hold the key in use: who restarts without it can read nothing."""
         if not hmac.compare_digest(read_kek(self._path), self._kek):
@@ -111,19 +125,7 @@ def read_kek(path: Path) -> bytes:
     Raises:
         KeyConfigurationError: says which rule the file breaks.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise KeyConfigurationError(
-            f"{path}: {error.strerror}; make a key with `b2bua init` or mend `kek_path`"
-        ) from error
-    try:
-        _check_file(path, os.fstat(fd))
-        kek = os.read(fd, KEK_BYTES + 1)
-    except OSError as error:
-        raise KeyConfigurationError(f"{path}: {error.strerror}; the key file cannot be read") from error
-    finally:
-        os.close(fd)
+    kek = read_secret(path, setting="kek_path", cure="make a key with `b2bua init`", most_bytes=KEK_BYTES)
     if len(kek) != KEK_BYTES:
         raise KeyConfigurationError(
             f"{path}: a key-encryption key has exactly {KEK_BYTES} bytes; make one with `b2bua init`"
@@ -173,17 +175,3 @@ def check_environment(settings: RecordingSettings, *, production: bool) -> tuple
         for name, key in settings.keys.items()
         if isinstance(key, LocalKeySettings)
     )
-
-
-def _check_file(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise KeyConfigurationError(f"{path} is not a regular file; `kek_path` must name the key file itself")
-    if status.st_mode & _OTHERS:
-        raise KeyConfigurationError(
-            f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, others may use it; run: chmod 600 {path}"
-        )
-    if status.st_uid != os.geteuid():
-        raise KeyConfigurationError(
-            f"{path} belongs to user {status.st_uid}, this process runs as {os.geteuid()}; "
-            f"run: chown {os.geteuid()} {path}"
-        )

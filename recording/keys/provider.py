@@ -6,8 +6,10 @@ Data key, key-encryption key).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Protocol
 
+from recording.errors import RecordingError
 from recording.format.slots import KeySlot
 
 DEK_BYTES: Final = 32
@@ -27,6 +29,10 @@ class KeyContext:
         """The two pairs of docs/recording-format.md, key slots."""
         return {"crec-file": self.file_id.hex(), "crec-tenant": self.tenant_handle.hex()}
 
+    def text(self) -> bytes:
+        """The same pairs as bytes, for providers that bind a text."""
+        return ",".join(f"{name}={value}" for name, value in self.pairs().items()).encode()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataKey:
@@ -34,6 +40,38 @@ class DataKey:
 
     dek: bytearray = field(repr=False)
     slot: KeySlot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyVersion:
+    """One generation of a key-encryption key. `created_at` None: whoever keeps the key does not say."""
+
+    number: int
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLifecycle:
+    """How old a key is and what renews it. `versions` from the oldest to the newest, never empty.
+
+    `rotation_period_s` None: nothing renews the key by itself.
+    """
+
+    versions: tuple[KeyVersion, ...]
+    rotation_period_s: int | None = None
+
+    def facts(self) -> dict[str, str]:
+        """As `keys status` prints it."""
+        newest = self.versions[-1]
+        told = {
+            "versions": str(len(self.versions)),
+            "version": str(newest.number),
+            "version_created_at": "unknown" if newest.created_at is None else newest.created_at.isoformat(),
+            "rotates_by_itself": "no",
+        }
+        if self.rotation_period_s is not None:
+            told["rotates_by_itself"] = f"every {self.rotation_period_s / 86400:g} days"
+        return told
 
 
 class KeyProvider(Protocol):
@@ -70,10 +108,27 @@ class KeyProvider(Protocol):
         """
         ...
 
+    def lifecycle(self) -> KeyLifecycle:
+        """The key's versions with their ages.
+
+        Raises:
+            NotPermittedError: this identity may use the key and not ask about it.
+            RecordingError: as for the other requests.
+        """
+        ...
+
     def describe(self) -> dict[str, str]:
-        """What `keys status` prints: never key bytes."""
+        """What is known without asking anybody: never key bytes."""
         ...
 
     def health(self) -> None:
         """Return if the provider can be reached; raise what stands in the way."""
         ...
+
+
+def lifecycle_facts(provider: KeyProvider) -> dict[str, str]:
+    """The lifecycle's facts, or why there are none: many an identity may use a key and not ask about it."""
+    try:
+        return provider.lifecycle().facts()
+    except RecordingError as error:
+        return {"lifecycle": f"unknown: {type(error).__name__}: {error}"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,11 @@ from recording.format.slots import KeySlot, SlotProvider
 from recording.keys.aws_kms import AWSKMSProvider
 from recording.keys.errors import ContextMismatchError, NotPermittedError, UnknownKeyError
 from recording.keys.local import LocalKeyProvider, create_kek
-from recording.keys.provider import DEK_BYTES, KeyContext, KeyProvider
+from recording.keys.provider import DEK_BYTES, KeyContext, KeyProvider, lifecycle_facts
+from recording.keys.vault import VaultTransitProvider
 from recording.settings import LocalKeySettings
 from support.kms import TEST_CREDENTIALS, MotoKMS
+from support.openbao import OpenBao, vault_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +42,20 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoKMS]:
             yield server
 
 
-@pytest.fixture(params=["local", "aws-kms"])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
-    if request.param == "local":
-        create_kek(tmp_path / "kek")
-        create_kek(tmp_path / "other")
-        return Case(
-            provider=LocalKeyProvider("main", LocalKeySettings(kek_path=tmp_path / "kek")),
-            stranger=LocalKeyProvider("other", LocalKeySettings(kek_path=tmp_path / "other")),
-            slot_provider=SlotProvider.LOCAL_DEV,
-            binds_context=False,
-        )
+def local_case(request: pytest.FixtureRequest, directory: Path) -> Case:
+    del request
+    create_kek(directory / "kek")
+    create_kek(directory / "other")
+    return Case(
+        provider=LocalKeyProvider("main", LocalKeySettings(kek_path=directory / "kek")),
+        stranger=LocalKeyProvider("other", LocalKeySettings(kek_path=directory / "other")),
+        slot_provider=SlotProvider.LOCAL_DEV,
+        binds_context=False,
+    )
+
+
+def aws_case(request: pytest.FixtureRequest, directory: Path) -> Case:
+    del directory
     moto: MotoKMS = request.getfixturevalue("moto")
     return Case(
         provider=AWSKMSProvider("main", moto.settings(moto.create_key())),
@@ -56,6 +63,35 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
         slot_provider=SlotProvider.AWS_KMS,
         binds_context=True,
     )
+
+
+def vault_case(request: pytest.FixtureRequest, directory: Path) -> Case:
+    """Tokens that may do all that the protocol asks, so that what is refused is refused by the key."""
+    openbao: OpenBao = request.getfixturevalue("openbao")
+
+    def provider(name: str) -> VaultTransitProvider:
+        key = f"{name}-{secrets.token_hex(8)}"
+        openbao.create_key(key)
+        return VaultTransitProvider(name, vault_settings(openbao, key, directory / name))
+
+    return Case(
+        provider=provider("main"),
+        stranger=provider("other"),
+        slot_provider=SlotProvider.VAULT_TRANSIT,
+        binds_context=True,
+    )
+
+
+CASES: dict[str, Callable[[pytest.FixtureRequest, Path], Case]] = {
+    "local-dev": local_case,
+    "aws-kms": aws_case,
+    "vault-transit": vault_case,
+}
+
+
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    return CASES[request.param](request, tmp_path)
 
 
 @pytest.fixture
@@ -99,11 +135,16 @@ def test_a_transplanted_key_id_does_not_open_another_keys_slot(case: Case, conte
         case.provider.unwrap(replace(foreign, key_id=own.key_id), context)
 
 
-@pytest.mark.parametrize("number", [2, 3, 4, 0x7E, 0xFFFF])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 0x7E, 0x7F, 0xFFFF])
 def test_a_slot_of_another_kind_is_refused(case: Case, context: KeyContext, number: int) -> None:
     slot = case.provider.new_key(context).slot
+    if number == case.slot_provider:
+        assert case.provider.unwrap(slot, context)
+        return
     with pytest.raises(UnknownKeyError):
         case.provider.unwrap(replace(slot, provider=number), context)
+    with pytest.raises(UnknownKeyError):
+        case.provider.rewrap(replace(slot, provider=number), context)
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "empty", "random", "oversize"])
@@ -159,7 +200,16 @@ def test_description_and_repr_tell_no_key(case: Case, context: KeyContext) -> No
     key = case.provider.new_key(context)
     case.provider.health()
     description = case.provider.describe()
-    assert description["kind"] in ("local-dev", "aws-kms")
+    assert description["kind"] in CASES
     text = repr(description) + repr(key) + repr(case.provider)
     assert bytes(key.dek).hex() not in text
     assert repr(bytes(key.dek)) not in text
+
+
+def test_the_lifecycle_tells_versions_and_their_ages(case: Case) -> None:
+    lifecycle = case.provider.lifecycle()
+    newest = lifecycle.versions[-1]
+    assert [version.number for version in lifecycle.versions] == [1]
+    assert newest.created_at is not None
+    assert abs(datetime.now(UTC) - newest.created_at) < timedelta(minutes=5)
+    assert lifecycle_facts(case.provider)["version_created_at"] == newest.created_at.isoformat()

@@ -17,7 +17,7 @@ import pytest
 
 from recording.errors import RecordingError
 from recording.format.slots import KeySlot, SlotProvider
-from recording.keys.aws_kms import ATTEMPTS, CIPHERTEXT_MAX, AWSKMSProvider
+from recording.keys.aws_kms import CIPHERTEXT_MAX, AWSKMSProvider
 from recording.keys.errors import (
     ContextMismatchError,
     KeyAnswerError,
@@ -30,6 +30,7 @@ from recording.keys.errors import (
 from recording.keys.https import ANSWER_MAX_BYTES
 from recording.keys.pool import KeyPool, TenantKey
 from recording.keys.provider import KeyContext
+from recording.keys.retry import ATTEMPTS
 from recording.settings import AWSKMSKeySettings, PoolSettings
 from support.kms import (
     REGION,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from recording.errors import RecordingError
 from recording.format.slots import KeySlot, SlotProvider
 from recording.keys.errors import UnknownKeyError
-from recording.keys.provider import DataKey, KeyContext
+from recording.keys.provider import DataKey, KeyContext, KeyLifecycle, KeyVersion
 
 
 class ScriptedProvider:
@@ -49,6 +49,9 @@ class ScriptedProvider:
     def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
         self.unwrap(slot, context)
         return slot
+
+    def lifecycle(self) -> KeyLifecycle:
+        return KeyLifecycle(versions=(KeyVersion(number=1, created_at=None),))
 
     def describe(self) -> dict[str, str]:
         return {"kind": "scripted"}
