@@ -22,6 +22,7 @@ from b2bua.settings import (
     LogSettings,
     MediaSettings,
     MetricsSettings,
+    PostureSettings,
     Route,
     Settings,
     Tenant,
@@ -94,6 +95,7 @@ def _build(document: Document) -> Settings:
     assert document.limits is not None
     assert document.audit is not None
     assert document.log is not None
+    assert document.posture is not None
     general, limits = document.general.value, document.limits.value
     return Settings(
         environment=general.environment,
@@ -114,6 +116,11 @@ def _build(document: Document) -> Settings:
         metrics=_metrics(document),
         audit=AuditSettings(path=_optional(document, document.audit.value.path)),
         log=LogSettings(level=document.log.value.level, format=document.log.value.format),
+        posture=PostureSettings(
+            fips_required=document.posture.value.fips_required,
+            claimed_certificates=dict(document.posture.value.claimed_certificates),
+            accepted=frozenset(document.posture.value.accepted),
+        ),
         emergency_numbers=frozenset(general.emergency_numbers),
     )
 

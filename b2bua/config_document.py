@@ -30,6 +30,7 @@ from b2bua.config_shape import (
     LogTable,
     Media,
     MetricsTable,
+    PostureTable,
     Recording,
     RouteTable,
     Table,
@@ -50,6 +51,7 @@ SINGLE_TABLES: Mapping[str, type[Table]] = {
     "limits": LimitsTable,
     "audit": AuditTable,
     "log": LogTable,
+    "posture": PostureTable,
 }
 REQUIRED_TABLES = ("sip", "tls", "media", "recording")
 NAMED_TABLES = ("keys", "tenants", "trunks")
@@ -141,6 +143,7 @@ class Document:
     metrics: Section[MetricsTable] | None = None
     audit: Section[AuditTable] | None = None
     log: Section[LogTable] | None = None
+    posture: Section[PostureTable] | None = None
     keys: dict[str, Section[LocalKey] | Section[AWSKey] | None] = field(default_factory=dict)
     tenants: dict[str, Section[TenantTable]] = field(default_factory=dict)
     trunks: dict[str, Section[TrunkTable]] = field(default_factory=dict)

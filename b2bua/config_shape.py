@@ -72,6 +72,8 @@ DigitsValue = Annotated[str, _read(values.read_digits)]
 HeaderValue = Annotated[str, _read(values.read_header_name)]
 KMSKeyValue = Annotated[str, _read(values.read_kms_key)]
 HTTPSValue = Annotated[str, _read(values.read_https_url)]
+ClaimsValue = Annotated[dict[str, str], _read(values.read_claims)]
+FindingValue = Annotated[str, _read(values.read_finding_key)]
 ChunkSizeValue = Annotated[int, _read(values.read_chunk_size)]
 PathText = Annotated[str, Field(min_length=1)]
 
@@ -366,3 +368,24 @@ class LogTable(Table):
 
     level: LevelValue = _key("`debug`, `info`, `warning` or `error`.", '"info"', default=LogLevel.INFO)
     format: FormatValue = _key("`text` or `json`.", '"text"', default=LogFormat.TEXT)
+
+
+class PostureTable(Table):
+    """What `b2bua posture` cannot find out by itself."""
+
+    fips_required: bool | None = _key(
+        "Whether a FIPS provider must be in force. Left out: the report asks for it to be said.",
+        "false",
+        default=None,
+    )
+    claimed_certificates: ClaimsValue = _key(
+        "CMVP certificate numbers, shown as claimed by operator: of the modules `sip`, `python-ssl`, `cryptography`, "
+        "and of keys as `keys.NAME`.",
+        '{ sip = "4282" }',
+        default={},
+    )
+    accepted: list[FindingValue] = _key(
+        "Findings that were taken note of and no longer count in the verdict, by their key; an alarm always counts.",
+        '["sink.lock"]',
+        default=[],
+    )

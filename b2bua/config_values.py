@@ -27,6 +27,8 @@ LOWEST_PORT, HIGHEST_PORT = 1, 65535
 LOWEST_RTP_PORT = 1024
 """Below it a process needs privileges that a media server must not hold."""
 
+_CERTIFICATE_NUMBER = re.compile(r"[0-9]{1,5}")
+_FINDING_KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 KMS_KEY = re.compile(
     r"arn:aws[a-z-]*:kms:(?P<region>[a-z0-9-]+):[0-9]{12}:key/"
     r"(?:mrk-[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
@@ -374,3 +376,23 @@ def read_chunk_size(value: object) -> int:
     raise refuse(
         f"{value!r} is not a record size of the container", f"use {', '.join(map(str, CHUNK_SIZES))}"
     )
+
+
+def read_claims(value: object) -> dict[str, str]:
+    """CMVP certificate numbers by module or key. Numbers only, so that nothing else is claimed in a report."""
+    if not isinstance(value, dict):
+        raise refuse("must be a table of certificate numbers", 'write it like { sip = "4282" }')
+    for name, number in value.items():
+        if not isinstance(number, str) or _CERTIFICATE_NUMBER.fullmatch(number) is None:
+            raise refuse(
+                f"the value of {name} is not a certificate number", 'write one to five digits: "4282"'
+            )
+    return value
+
+
+def read_finding_key(value: object) -> str:
+    """The key of a finding, as `b2bua posture` prints it."""
+    text = _text(value, '"sink.lock"')
+    if _FINDING_KEY.fullmatch(text) is None:
+        raise refuse(f"{text!r} is not the key of a finding", "copy it from the report: b2bua posture --json")
+    return text

@@ -86,3 +86,15 @@ class FindingsError(B2BUAError):
     """A probed TLS server falls short of the policy: each line is one finding."""
 
     exit_code = 78
+
+
+class PostureAttentionError(B2BUAError):
+    """The posture report has findings that need attention, or that could not be made; each line is one."""
+
+    exit_code = 98
+
+
+class PostureAlarmError(B2BUAError):
+    """The posture report has an alarm; each line is one."""
+
+    exit_code = 99

@@ -227,6 +227,19 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PostureSettings:
+    """What the operator tells the posture report.
+
+    `fips_required` None: the operator has not said. `claimed_certificates`: CMVP numbers by module ("sip",
+    "python-ssl", "cryptography") or key ("keys.NAME"), shown as claims. `accepted`: keys of findings taken note of.
+    """
+
+    fips_required: bool | None = None
+    claimed_certificates: Mapping[str, str] = field(default_factory=dict)
+    accepted: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything `b2bua serve` needs."""
 
@@ -242,4 +255,5 @@ class Settings:
     metrics: MetricsSettings | None = None
     audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    posture: PostureSettings = field(default_factory=PostureSettings)
     emergency_numbers: frozenset[str] = frozenset()

@@ -1,0 +1,180 @@
+"""The running service as the kernel shows it: core dumps, locked memory, swap, and the libraries it has loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from b2bua.posture.report import Level, Row, Safeguard
+from b2bua.settings import Listener
+
+PROC = Path("/proc")
+_LISTEN = "0A"
+"""Source: proc_net_tcp in the kernel's documentation; the state column of /proc/net/tcp."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessFacts:
+    """What /proc says of the process. `None`: it could not be read."""
+
+    pid: int
+    core_limits: tuple[str, str] | None
+    locked_kib: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFacts:
+    """What concerns every process of the machine."""
+
+    swap_devices: tuple[str, ...]
+    core_pattern: str
+
+
+def ask_process(listener: Listener) -> Sequence[Row]:
+    """Rows about the service that listens there, if one does."""
+    pid = find_listening_process(listener.address, listener.port)
+    machine = read_machine()
+    if pid is None:
+        return [judge_service(None, listener), *judge_machine(machine, None)]
+    facts = read_process(pid)
+    return [judge_service(facts, listener), judge_core(facts), *judge_machine(machine, facts)]
+
+
+def find_listening_process(address: str, port: int) -> int | None:
+    """The process that listens at an address; None where none does, or where it belongs to somebody else.
+
+    Raises:
+        PermissionError: somebody listens there, and who it is can't be seen.
+    """
+    inode = next(_listening_inodes(address, port), None)
+    if inode is None:
+        return None
+    is_hidden = False
+    for directory in PROC.iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            if any(_is_socket(entry, inode) for entry in (directory / "fd").iterdir()):
+                return int(directory.name)
+        except PermissionError:
+            is_hidden = True
+        except OSError:
+            continue  # it has ended meanwhile
+    if is_hidden:
+        raise PermissionError("whose listener it is can't be seen; run this as the service's user")
+    return None
+
+
+def _is_socket(entry: Path, inode: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.readlink(entry) == f"socket:[{inode}]"  # noqa: PTH115 - no path, a name of the kernel's
+    return False
+
+
+def _listening_inodes(address: str, port: int) -> Iterator[str]:
+    wanted = ipaddress.ip_address(address)
+    table = PROC / "net" / ("tcp6" if wanted.version == 6 else "tcp")
+    for line in table.read_text().splitlines()[1:]:
+        fields = line.split()
+        host, _, port_text = fields[1].partition(":")
+        if fields[3] == _LISTEN and int(port_text, 16) == port and _address(host) == wanted:
+            yield fields[9]
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address as the kernel prints it: 32-bit words in the machine's order."""
+    words = [bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8)]
+    packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    return ipaddress.ip_address(packed)
+
+
+def read_process(pid: int) -> ProcessFacts:
+    """Limits and memory of a process."""
+    directory = PROC / str(pid)
+    limits = re.search(r"^Max core file size +(\S+) +(\S+)", (directory / "limits").read_text(), re.MULTILINE)
+    locked = re.search(r"^VmLck:\s+(\d+) kB", (directory / "status").read_text(), re.MULTILINE)
+    return ProcessFacts(
+        pid=pid,
+        core_limits=None if limits is None else (limits[1], limits[2]),
+        locked_kib=None if locked is None else int(locked[1]),
+    )
+
+
+def read_machine() -> MachineFacts:
+    """Swap and what becomes of core dumps."""
+    swaps = (PROC / "swaps").read_text().splitlines()[1:]
+    return MachineFacts(
+        swap_devices=tuple(line.split()[0] for line in swaps),
+        core_pattern=(PROC / "sys/kernel/core_pattern").read_text().strip(),
+    )
+
+
+def judge_service(facts: ProcessFacts | None, listener: Listener) -> Row:
+    """Whether the service is up: what is not running protects nobody."""
+    where = f"{listener.address}:{listener.port}"
+    return Row(
+        key="process.running",
+        safeguard=Safeguard.EVIDENCE,
+        subject="running service",
+        finding=f"process {facts.pid} listens at {where}" if facts else f"no process listens at {where}",
+        evidence="/proc/net/tcp and the descriptors of processes",
+        level=Level.OK if facts else Level.ATTENTION,
+    )
+
+
+def judge_core(facts: ProcessFacts) -> Row:
+    """A core dump would hold audio and keys."""
+    is_off = facts.core_limits == ("0", "0")
+    limits = "unreadable" if facts.core_limits is None else " and ".join(facts.core_limits)
+    return Row(
+        key="process.core_dumps",
+        safeguard=Safeguard.AT_REST,
+        subject="core dumps of the service",
+        finding="switched off" if is_off else f"limits are {limits}, not 0 and 0",
+        evidence=f"/proc/{facts.pid}/limits",
+        level=Level.OK if is_off else Level.ALARM,
+    )
+
+
+def judge_machine(machine: MachineFacts, facts: ProcessFacts | None) -> Sequence[Row]:
+    """Ways in which memory can reach a disk all the same."""
+    is_piped = machine.core_pattern.startswith("|")
+    handler = machine.core_pattern[1:].split(" ")[0]
+    rows = [
+        Row(
+            key="machine.core_pattern",
+            safeguard=Safeguard.AT_REST,
+            subject="core dump handler of the machine",
+            finding=f"dumps are piped to {handler}, which the kernel starts whatever the limit is; see that it keeps "
+            "none of this service"
+            if is_piped
+            else "dumps are files, which the limit of the service forbids",
+            evidence="/proc/sys/kernel/core_pattern",
+            level=Level.ATTENTION if is_piped else Level.OK,
+        )
+    ]
+    locked = None if facts is None else facts.locked_kib
+    rows.append(
+        Row(
+            key="machine.swap",
+            safeguard=Safeguard.AT_REST,
+            subject="swap",
+            finding=_swap_finding(machine, locked),
+            evidence="/proc/swaps" + ("" if facts is None else f", /proc/{facts.pid}/status"),
+            level=Level.ATTENTION if machine.swap_devices else Level.OK,
+        )
+    )
+    return rows
+
+
+def _swap_finding(machine: MachineFacts, locked_kib: int | None) -> str:
+    locked = "" if locked_kib is None else f"; {locked_kib} KiB of the service are locked in memory"
+    if not machine.swap_devices:
+        return f"this machine has none{locked}"
+    return f"{len(machine.swap_devices)} swap devices: audio and keys can reach them unless they are encrypted{locked}"
