@@ -131,7 +131,7 @@ class Recorder:
         make_spool_directory(settings.spool_directory)
         self._sink.health()
         self._lock = OwnerLock.create(settings.spool_directory)
-        self._index = RecordingIndex(settings.index_path)
+        self._index = RecordingIndex(settings.index_place)
         report = recover_spool(
             settings.spool_directory,
             index=self._index,
@@ -281,7 +281,7 @@ def recover(settings: RecordingSettings, on_progress: Progress | None = None) ->
     Raises:
         SpoolError, SinkError, IndexUnavailableError: says what cannot be used.
     """
-    index = RecordingIndex(settings.index_path)
+    index = RecordingIndex(settings.index_place)
     try:
         return recover_spool(
             settings.spool_directory, index=index, sink=LocalSink(settings.directory), on_progress=on_progress

@@ -93,12 +93,38 @@ class PoolSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PostgreSQLSettings:
+    """An index that several nodes share. TLS with a verified name always, 1.3 unless the exception is made.
+
+    No password is here: `passfile_path` names a file in pgpass form, or a client certificate and its key are shown.
+    `allow_tls12` is the explicit exception for a server that cannot do 1.3. `timeout_s` bounds connecting and each
+    statement.
+    """
+
+    host: str
+    database: str
+    user: str
+    ca_path: Path
+    port: int = 5432
+    passfile_path: Path | None = None
+    certificate_path: Path | None = None
+    private_key_path: Path | None = None
+    allow_tls12: bool = False
+    timeout_s: int = 5
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"postgresql://{self.user}@{host}:{self.port}/{self.database}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingSettings:
     """Where recordings go and how much of one a crash may cost.
 
     `spool_directory` takes ciphertext while the call runs; `directory` is the local sink; `index_path` an SQLite
-    file. `record_ms`: a record closes after that much audio; `drain_interval_ms`: how often the pump empties the
-    rings; `fsync_interval_ms`: group commit. `min_free_bytes`: below it no required call is admitted.
+    file, which `postgresql` replaces. `record_ms`: a record closes after that much audio; `drain_interval_ms`: how
+    often the pump empties the rings; `fsync_interval_ms`: group commit. `min_free_bytes`: below it no required call
+    is admitted.
     """
 
     directory: Path
@@ -114,6 +140,12 @@ class RecordingSettings:
     queue_bytes: int = 64 * 1024 * 1024
     min_free_bytes: int = 256 * 1024 * 1024
     pool: PoolSettings = field(default_factory=PoolSettings)
+    postgresql: PostgreSQLSettings | None = None
+
+    @property
+    def index_place(self) -> Path | PostgreSQLSettings:
+        """Where the index is: the SQLite file, or the PostgreSQL database that replaces it."""
+        return self.index_path if self.postgresql is None else self.postgresql
 
     @property
     def kill_loss_bound_ms(self) -> int:

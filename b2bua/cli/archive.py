@@ -132,8 +132,9 @@ def open_archive(path: Path) -> Iterator[Archive]:
         stack.callback(audit.close)
         audit.start()
         index = None
-        if settings.recording.index_path.exists():
-            index = RecordingIndex(settings.recording.index_path)
+        place = settings.recording.index_place
+        if not isinstance(place, Path) or place.exists():
+            index = RecordingIndex(place)
             stack.callback(index.close)
         yield Archive(settings, index, audit)
 

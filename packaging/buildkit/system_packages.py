@@ -33,7 +33,15 @@ _BUILD = (
     "uuid-dev",
     "xz-utils",
 )
-_TEST = ("gpg", "gpg-agent", "iproute2", "softhsm2")
+_TEST = ("gpg", "gpg-agent", "iproute2", "libpq5", "postgresql-15", "softhsm2")
+
+
+# Debian starts a server of its own when it installs one; what the tests need they start themselves.
+_POSTGRESQL = "postgresql-15"
+_NO_CLUSTER = (
+    "mkdir -p /etc/postgresql-common/createcluster.d && "
+    "echo create_main_cluster = false > /etc/postgresql-common/createcluster.d/sealtrunk.conf"
+)
 
 
 def required(purpose: Purpose) -> tuple[str, ...]:
@@ -87,12 +95,16 @@ def install(packages: tuple[str, ...]) -> None:
     """
     prefix = _elevation()
     command = f"apt-get update && apt-get install --yes --no-install-recommends {' '.join(packages)}"
+    if _POSTGRESQL in packages:
+        command = f"{_NO_CLUSTER} && {command}"
     if prefix is None:
         raise BuildError(f"Debian packages are missing; an administrator must run:\n  {command}")
     say(f"about to install with apt-get: {' '.join(packages)}")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     flags = ("--yes", "--quiet=2", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0")
     with phase(f"installing {len(packages)} Debian packages"):
+        if _POSTGRESQL in packages:
+            subprocess.run([*prefix, "sh", "-c", _NO_CLUSTER], check=False)
         for step in (["update", "--quiet=2"], ["install", *flags, *packages]):
             done = subprocess.run(
                 [*prefix, "apt-get", *step],

@@ -30,6 +30,7 @@ from recording.sinks.sink import (
     SinkUnavailableError,
     check_key,
     file_id_of,
+    is_key,
     sidecar_key,
 )
 
@@ -104,6 +105,21 @@ class LocalSink:
                     return file.read(limits.SIDECAR_LEN_MAX + 1)
             except FileNotFoundError as error:
                 raise ObjectMissingError(f"no slots {path.name}") from error
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        return self._keys_below(self._directory, "", prefix)
+
+    def _keys_below(self, directory: Path, at: str, prefix: str) -> Iterator[str]:
+        """Depth first, each directory sorted by name: as object stores sort whole keys."""
+        with _translated(directory):
+            names = sorted(entry.name for entry in directory.iterdir()) if directory.exists() else []
+        for name in names:
+            key = f"{at}{name}"
+            below = f"{key}/"
+            if key.startswith(prefix) and is_key(key):
+                yield key
+            elif (below.startswith(prefix) or prefix.startswith(below)) and (directory / name).is_dir():
+                yield from self._keys_below(directory / name, below, prefix)
 
     def path(self, key: str) -> Path:
         """The file that holds an object, whether or not it exists.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
@@ -58,6 +58,10 @@ class RetryingSink:
 
     def slots(self, key: str, generation: int) -> bytes:
         return self._repeated(lambda: self._sink.slots(key, generation))
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Not repeated: a listing that failed half-way is begun again by who asked."""
+        return self._sink.keys(prefix)
 
     def health(self) -> None:
         """Asked once: who asks wants to know how things are now."""

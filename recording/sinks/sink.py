@@ -153,6 +153,11 @@ def file_id_of(key: str) -> bytes:
     return bytes.fromhex(check_key(key).rpartition("/")[2].removesuffix(EXTENSION))
 
 
+def is_key(text: str) -> bool:
+    """Whether `ObjectName` could have made it."""
+    return _KEY.fullmatch(text) is not None
+
+
 class Sink(Protocol):
     """A store that may block and may fail. The recorder calls it from the uploader thread only.
 
@@ -210,6 +215,13 @@ class Sink(Protocol):
         """One sidecar as it was stored, at most one byte more than the longest there can be; a reader judges it.
 
         Raises ObjectMissingError where there is none.
+        """
+        ...
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys of all objects whose key begins with `prefix`, in ascending order; nothing else that lies there.
+
+        What is put or deleted meanwhile may be among them or not. Bounded memory.
         """
         ...
 

@@ -261,6 +261,49 @@ def test_a_local_sidecar_is_private_and_leaves_no_other_file(tmp_path: Path) -> 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_objects_are_listed_by_key_in_order_and_nothing_else_is(sink: Sink, tmp_path: Path) -> None:
+    assert list(sink.keys()) == []
+    names = [
+        ObjectName(
+            tenant_handle=bytes([tenant]) * 16,
+            file_id=os.urandom(16),
+            started_hour=datetime(2026, month, 1, tzinfo=UTC),
+        )
+        for tenant in (1, 2)
+        for month in (1, 2, 12)
+        for _ in range(2)
+    ]
+    for name in names:
+        path = tmp_path / "source.crec"
+        path.write_bytes(os.urandom(10))
+        sink.put(path, name)
+    keys = sorted(name.key for name in names)
+    assert list(sink.keys()) == keys
+    tenant = "02" * 16
+    for prefix in (
+        f"{tenant}/",
+        f"{tenant}/2026/1",
+        f"{tenant}/2026/02/",
+        keys[3],
+        keys[3][:-9],
+        "0",
+        "3",
+        "/",
+    ):
+        assert list(sink.keys(prefix)) == [key for key in keys if key.startswith(prefix)], prefix
+
+
+def test_a_local_listing_passes_over_what_is_no_object(tmp_path: Path, source: Path) -> None:
+    sink = LocalSink(tmp_path / "store")
+    sink.put(source, NAME)
+    beside = sink.path(KEY).parent
+    (beside / f"{'46' * 16}.1.slots").write_bytes(b"x")
+    (beside / ".probe-1").write_bytes(b"x")
+    (tmp_path / "store" / "stray.crec").write_bytes(b"x")
+    (beside / f"{'47' * 16}").mkdir()
+    assert list(sink.keys()) == [KEY]
+
+
 def test_the_name_tells_the_utc_month_and_nothing_finer() -> None:
     assert NAME.key == KEY
     local = datetime(2026, 4, 1, 1, tzinfo=timezone(timedelta(hours=2)))

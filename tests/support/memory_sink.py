@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,6 +81,9 @@ class MemorySink:
         if (key, generation) not in self.sidecars:
             raise ObjectMissingError(f"no generation {generation} of {key}")
         return self.sidecars[key, generation][: limits.SIDECAR_LEN_MAX + 1]
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        return iter(sorted(key for key in self.objects if key.startswith(prefix)))
 
     def health(self) -> None:
         if self.failures:

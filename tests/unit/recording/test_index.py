@@ -1,12 +1,11 @@
-"""The catalogue: what it holds, what it must not hold, and that readers and writers of two processes get along."""
+"""The SQLite catalogue: its files, its versions, what it must not hold. Its contract: conformance/test_index.py."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -15,7 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from recording.index import IndexEntry, IndexState, IndexUnavailableError, RecordingIndex, utc_hour
+from recording.format.content import RecordingKind
+from recording.index import (
+    NO_PARTIES,
+    IndexEntry,
+    IndexState,
+    IndexUnavailableError,
+    RecordingIndex,
+    SealedParties,
+)
+from recording.index.migrate import backup_path
+from recording.index.schema import RECORDINGS
+
+VERSION_1 = Path(__file__).parents[2] / "data/index/version-1.sqlite"
+"""Made by the first program that had an index."""
 
 ENTRY = IndexEntry(
     file_id=b"F" * 16,
@@ -36,60 +48,6 @@ def index(tmp_path: Path) -> Iterator[RecordingIndex]:
         yield opened
 
 
-def test_an_entry_comes_back_as_it_was_and_is_replaced_as_a_whole(index: RecordingIndex) -> None:
-    index.put([ENTRY])
-    assert index.get(ENTRY.file_id) == ENTRY
-    done = replace(ENTRY, state=IndexState.COMPLETE, records=9, size_bytes=77968, object_key="a/b")
-    index.put([done])
-    assert index.get(ENTRY.file_id) == done
-    assert index.get(b"X" * 16) is None
-
-
-def test_the_last_of_several_entries_for_one_file_counts(index: RecordingIndex) -> None:
-    index.put([ENTRY, replace(ENTRY, state=IndexState.INCOMPLETE), replace(ENTRY, state=IndexState.COMPLETE)])
-    found = index.get(ENTRY.file_id)
-    assert found is not None
-    assert found.state is IndexState.COMPLETE
-
-
-def test_entries_are_found_by_what_is_given(index: RecordingIndex) -> None:
-    second = replace(ENTRY, file_id=b"G" * 16, segment=1, state=IndexState.COMPLETE)
-    other = replace(
-        ENTRY,
-        file_id=b"H" * 16,
-        recording=b"S" * 16,
-        call_uid="call-2",
-        started_hour=datetime(2026, 5, 6, 9, tzinfo=UTC),
-    )
-    index.put([second, other, ENTRY])
-    assert index.find() == [other, ENTRY, second]
-    assert index.find(call_uid="call-1") == [ENTRY, second]
-    assert index.find(recording=b"S" * 16) == [other]
-    assert index.find(state=IndexState.COMPLETE) == [second]
-    assert index.find(call_uid="call-2", state=IndexState.COMPLETE) == []
-    assert index.find(since_hour=datetime(2026, 5, 6, 8, tzinfo=UTC)) == [other]
-    assert index.find(limit=1) == [other]
-
-
-def test_every_state_is_counted(index: RecordingIndex) -> None:
-    entries = [
-        replace(ENTRY, file_id=bytes([number]) * 16, state=state) for number, state in enumerate(IndexState)
-    ]
-    index.put([*entries, replace(ENTRY, file_id=b"Z" * 16)])
-    assert index.counts() == {state: 2 if state is IndexState.RECORDING else 1 for state in IndexState}
-
-
-def test_the_hour_is_all_that_is_kept_of_the_time(index: RecordingIndex, tmp_path: Path) -> None:
-    exact = datetime(2026, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
-    assert utc_hour(exact) == ENTRY.started_hour
-    index.put([replace(ENTRY, started_hour=exact)])
-    found = index.get(ENTRY.file_id)
-    assert found is not None
-    assert found.started_hour == ENTRY.started_hour
-    index.close()
-    assert b"07:08" not in (tmp_path / "index.sqlite").read_bytes()
-
-
 def test_there_is_no_column_for_anything_readable(index: RecordingIndex, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "index.sqlite")) as connection:
         columns = {row[1] for row in connection.execute("PRAGMA table_info(recordings)")}
@@ -107,6 +65,16 @@ def test_there_is_no_column_for_anything_readable(index: RecordingIndex, tmp_pat
         "key_id",
         "object_key",
         "started_hour",
+        "kind",
+        "parent",
+        "trunk_a",
+        "trunk_b",
+        "retain_until",
+        "hold",
+        "deleted_hour",
+        "sealed",
+        "blind_from",
+        "blind_to",
     }
     assert journal == "wal"
 
@@ -125,17 +93,74 @@ def test_its_files_are_private(tmp_path: Path) -> None:
         os.umask(before)
 
 
-def test_another_schema_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+def from_version_1(tmp_path: Path) -> Path:
     path = tmp_path / "index.sqlite"
-    RecordingIndex(path).close()
-    RecordingIndex(path).close()
+    path.write_bytes(VERSION_1.read_bytes())
+    path.chmod(0o600)
+    return path
+
+
+def test_an_index_of_version_1_is_brought_up_to_date_beside_a_copy_of_it(tmp_path: Path) -> None:
+    path = from_version_1(tmp_path)
+    with closing(RecordingIndex(path)) as index:
+        segments = index.find(recording=b"R" * 16)
+        assert [(entry.file_id, entry.state, entry.records, entry.size_bytes) for entry in segments] == [
+            (b"F" * 16, IndexState.COMPLETE, 9, 77968),
+            (b"G" * 16, IndexState.INCOMPLETE, 3, 28672),
+        ]
+        assert segments[0].object_key == f"{'54' * 16}/2026/05/{'46' * 16}.crec"
+        assert all(
+            (entry.kind, entry.parent, entry.retain_until, entry.hold, entry.parties)
+            == (RecordingKind.AUDIO, None, None, None, NO_PARTIES)
+            for entry in segments
+        )
+        index.put([replace(segments[1], parties=SealedParties(blind_to=b"b" * 32))])
+        assert len(index.find(blind=[b"b" * 32])) == 1
+    copy = backup_path(path, version=1)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert rows(copy) == rows(VERSION_1)
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+
+
+def test_the_tables_of_an_upgraded_index_are_those_of_a_new_one(tmp_path: Path) -> None:
+    old = from_version_1(tmp_path)
+    RecordingIndex(old).close()
+    RecordingIndex(tmp_path / "new.sqlite").close()
+    names = "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c ORDER BY 1, 2"
+    indexes = "SELECT tbl_name, name FROM sqlite_master WHERE type = 'index' ORDER BY 1, 2"
+    for query in (names, indexes):
+        assert rows(old, query) == rows(tmp_path / "new.sqlite", query)
+    declared = {("recordings", column.name) for column in RECORDINGS.c}
+    assert declared <= set(rows(old, names))
+
+
+def test_an_upgrade_that_is_interrupted_leaves_the_old_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = from_version_1(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.command.upgrade", fail)
+        with pytest.raises(IndexUnavailableError):
+            RecordingIndex(path)
+    assert rows(path) == rows(VERSION_1)
+    assert rows(path, "SELECT name FROM sqlite_master WHERE name = 'alembic_version'") == []
+    with closing(RecordingIndex(path)) as index:
+        assert len(index.find()) == 2
+
+
+def test_a_program_of_version_1_refuses_what_this_one_makes(tmp_path: Path) -> None:
+    RecordingIndex(tmp_path / "index.sqlite").close()
+    versions = rows(tmp_path / "index.sqlite", "SELECT version FROM schema_version")
+    assert versions == [(2,)], "it accepts [1] alone"
+
+
+def rows(path: Path, query: str = "SELECT * FROM recordings ORDER BY file_id") -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE schema_version SET version = 2")
-        connection.commit()
-    with pytest.raises(IndexUnavailableError, match="version"):
-        RecordingIndex(path)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(2,)]
+        return connection.execute(query).fetchall()
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
@@ -144,45 +169,3 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         RecordingIndex(tmp_path / "index.sqlite")
     with pytest.raises(IndexUnavailableError):
         RecordingIndex(tmp_path)
-
-
-WRITER = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from recording.index import RecordingIndex
-from test_entry import ENTRY
-index = RecordingIndex(Path(sys.argv[1]))
-for number in range(200):
-    index.put([replace(ENTRY, file_id=number.to_bytes(16, "big"))])
-index.close()
-"""
-
-
-def test_a_reader_sees_whole_entries_while_another_process_writes(
-    index: RecordingIndex, tmp_path: Path
-) -> None:
-    (tmp_path / "test_entry.py").write_text(
-        "from datetime import UTC, datetime\nfrom recording.index import *\nENTRY = " + _source(ENTRY)
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, tmp_path / "index.sqlite"], env=environment
-    ) as writer:
-        seen = 0
-        while writer.poll() is None:
-            entries = index.find()
-            assert all(entry.call_uid == "call-1" for entry in entries)
-            assert len(entries) >= seen
-            seen = len(entries)
-            index.put([replace(ENTRY, file_id=b"\xff" * 16)])  # two writers do not fail one another
-    assert writer.returncode == 0
-    assert len(index.find()) == 201
-
-
-def _source(entry: IndexEntry) -> str:
-    return (
-        repr(entry)
-        .replace(repr(entry.state), "IndexState.RECORDING")
-        .replace(repr(entry.started_hour), "datetime(2026, 5, 6, 7, tzinfo=UTC)")
-    )
