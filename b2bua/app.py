@@ -19,6 +19,7 @@ import structlog
 
 from b2bua import log
 from b2bua.audit import AuditLog
+from b2bua.control.server import ControlServer
 from b2bua.engine import Engine
 from b2bua.errors import ReadinessError
 from b2bua.media.pump import Pump
@@ -68,7 +69,8 @@ class Application:
         """Serve until SIGTERM or SIGINT has drained the last call; a second signal ends them at once.
 
         Raises:
-            ReadinessError, EngineError, RecordingError, TLSError: it could not come up; nothing is left running.
+            ReadinessError, EngineError, ControlError, RecordingError, TLSError: it could not come up; nothing is
+                left running.
         """
         log.set_up(self._settings.log)
         _prepare_process(self._settings)
@@ -106,6 +108,7 @@ class Application:
             on_outcome=self._reloaded,
         )
         self._poll_certificates(loop, reload)
+        self._start_control(stack, engine)
         with self._signals(loop, engine, lambda: reload.check(force=True)):
             self._serving = True
             self._watch.service(started=True)
@@ -158,6 +161,13 @@ class Application:
         stack.callback(server.stop)
         server.start()
         return server.port
+
+    def _start_control(self, stack: contextlib.ExitStack, engine: Engine) -> None:
+        if self._settings.control is None:
+            return
+        server = ControlServer(self._settings.control, submit=engine.operate, observer=self._watch)
+        stack.callback(server.stop)
+        server.start()
 
     def _poll_certificates(self, loop: SIPLoop, reload: CertificateReload) -> None:
         def check() -> None:

@@ -51,10 +51,14 @@ class AuditEvent(enum.Enum):
     RECORDING_STARTED = "recording_started"
     RECORDING_FINISHED = "recording_finished"
     RECORDING_FAILED = "recording_failed"
+    RECORDING_PAUSED = "recording_paused"
+    RECORDING_RESUMED = "recording_resumed"
     RECORDING_READ = "recording_read"
     KEY_FAILED = "key_failed"
     CERTIFICATE_RELOADED = "certificate_reloaded"
     CERTIFICATE_REFUSED = "certificate_refused"
+    CONTROL_COMMAND = "control_command"
+    CONTROL_REFUSED = "control_refused"
     FAULT = "fault"
     LINES_LOST = "lines_lost"
 
@@ -68,7 +72,8 @@ class AuditLine:
     """One line. Fields left None are not written.
 
     `trunk` is the calling side's, `far_trunk` the called side's. `leg` is A or B. `source` is the address of a peer,
-    without port. `count` is of lines or records. `at` is aware UTC.
+    without port. `by` is what caused it, `policy` a recording policy, `uid` a user of this machine. `count` is of lines
+    or records. `at` is aware UTC.
 
     Raises:
         AuditError: on construction, if a field has not the form it must have.
@@ -82,6 +87,9 @@ class AuditLine:
     tenant_handle: str | None = None
     status: int | None = None
     reason: str | None = None
+    by: str | None = None
+    policy: str | None = None
+    uid: int | None = None
     file_id: str | None = None
     key_id: str | None = None
     fingerprint: str | None = None
@@ -145,6 +153,9 @@ _FORMS: Mapping[str, Callable[[object], bool]] = MappingProxyType(
         "tenant_handle": _matches(r"[0-9a-f]{32}"),
         "status": _is_number(100, 699),
         "reason": _is_label,
+        "by": _is_label,
+        "policy": _is_label,
+        "uid": _is_number(0, (1 << 32) - 1),
         "file_id": _matches(r"[0-9a-f]{32}"),
         "key_id": _matches(
             r"[0-9a-f]{16}|[0-9a-f-]{36}|mrk-[0-9a-f]{32}|alias/[A-Za-z0-9/_-]{1,250}|arn:[a-z-]+:kms:[^@\s]{1,300}"

@@ -17,11 +17,13 @@ from b2bua.config_shape import AWSKey, LocalKey, RouteTable, TenantTable, TrunkT
 from b2bua.errors import ConfigurationError, ConfigurationProblem
 from b2bua.settings import (
     AuditSettings,
+    ControlSettings,
     Limits,
     Listener,
     LogSettings,
     MediaSettings,
     MetricsSettings,
+    PauseCodes,
     PostureSettings,
     Route,
     Settings,
@@ -112,6 +114,7 @@ def _build(document: Document) -> Settings:
             retry_after_s=limits.retry_after_s,
             drain_deadline_s=limits.drain_deadline_s,
             peer_gone_s=limits.peer_gone_s,
+            pause_max_s=limits.pause_max_s,
         ),
         metrics=_metrics(document),
         audit=AuditSettings(path=_optional(document, document.audit.value.path)),
@@ -121,6 +124,7 @@ def _build(document: Document) -> Settings:
             claimed_certificates=dict(document.posture.value.claimed_certificates),
             accepted=frozenset(document.posture.value.accepted),
         ),
+        control=_control(document),
         emergency_numbers=frozenset(general.emergency_numbers),
     )
 
@@ -167,7 +171,25 @@ def _trunk(name: str, section: Section[TrunkTable]) -> TrunkSettings:
         max_calls=table.max_calls,
         no_answer_s=table.no_answer_s,
         pass_headers=frozenset(table.pass_headers),
+        pause_codes=_pause_codes(table),
     )
+
+
+def _pause_codes(table: TrunkTable) -> PauseCodes | None:
+    if table.pause_code is None or table.resume_code is None:
+        return None
+    return PauseCodes(
+        pause=table.pause_code,
+        resume=table.resume_code,
+        heard_from=table.pause_codes_from,
+        relayed=table.pause_codes_relayed,
+    )
+
+
+def _control(document: Document) -> ControlSettings | None:
+    if document.control is None:
+        return None
+    return ControlSettings(socket=document.file(document.control.value.socket))
 
 
 def _route(section: Section[RouteTable]) -> Route:

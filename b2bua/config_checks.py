@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from b2bua.settings import Environment
 
 MOST_TRUNKS = 60
 """Of 128 accounts (packaging/pjsip/config_site.h), two a trunk, with a margin."""
+MOST_SOCKET_PATH_BYTES = 107
+"""`sun_path` has 108 with its terminating zero (unix(7))."""
 PORTS_PER_CALL = 4
 """Two legs, an RTP and an RTCP port each."""
 
@@ -218,6 +221,35 @@ def check_limits(document: Document, report: Report) -> None:
             report.add(trunk.key("max_calls"), what, "lower it or raise limits.max_calls")
 
 
+def check_pause_codes(document: Document, report: Report) -> None:
+    """Both codes or none, and never one that is complete before the other can be."""
+    for trunk in document.trunks.values():
+        if not trunk.good("pause_code", "resume_code"):
+            continue
+        pause, resume = trunk.value.pause_code, trunk.value.resume_code
+        if (pause is None) is not (resume is None):
+            missing = "pause_code" if pause is None else "resume_code"
+            report.add(trunk.key(missing), "only one of the two codes is set", f"set {missing} too")
+        elif (
+            pause is not None
+            and resume is not None
+            and (pause.startswith(resume) or resume.startswith(pause))
+        ):
+            what = "one of pause_code and resume_code is the beginning of the other"
+            report.add(trunk.key("resume_code"), what, 'give codes that differ earlier: "*71" and "*72"')
+
+
+def check_control(document: Document, report: Report) -> None:
+    """A path that the kernel can't take would be found out only when the process starts."""
+    control = document.control
+    if control is None or not control.good("socket"):
+        return
+    path = document.file(control.value.socket)
+    if len(os.fsencode(path)) > MOST_SOCKET_PATH_BYTES:
+        what = f"the path has {len(os.fsencode(path))} bytes, a socket's may have {MOST_SOCKET_PATH_BYTES}"
+        report.add(control.key("socket"), what, 'name a shorter one: "/run/sealtrunk/control.sock"')
+
+
 def check_trunk_count(document: Document, report: Report) -> None:
     """Each trunk takes two of the SIP library's accounts."""
     if len(document.trunks) > MOST_TRUNKS:
@@ -234,5 +266,7 @@ ALL_CHECKS = (
     check_regions,
     check_directories,
     check_limits,
+    check_pause_codes,
+    check_control,
     check_trunk_count,
 )

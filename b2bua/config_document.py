@@ -23,6 +23,7 @@ from b2bua.config_shape import (
     TLS,
     AuditTable,
     AWSKey,
+    ControlTable,
     General,
     KeyProviderName,
     LimitsTable,
@@ -50,10 +51,13 @@ SINGLE_TABLES: Mapping[str, type[Table]] = {
     "metrics": MetricsTable,
     "limits": LimitsTable,
     "audit": AuditTable,
+    "control": ControlTable,
     "log": LogTable,
     "posture": PostureTable,
 }
 REQUIRED_TABLES = ("sip", "tls", "media", "recording")
+OPTIONAL_TABLES = ("metrics", "control")
+"""Absent, they switch something off; the others have defaults."""
 NAMED_TABLES = ("keys", "tenants", "trunks")
 KEY_TABLES: Mapping[KeyProviderName, type[KeyTable]] = {
     KeyProviderName.LOCAL: LocalKey,
@@ -142,6 +146,7 @@ class Document:
     limits: Section[LimitsTable] | None = None
     metrics: Section[MetricsTable] | None = None
     audit: Section[AuditTable] | None = None
+    control: Section[ControlTable] | None = None
     log: Section[LogTable] | None = None
     posture: Section[PostureTable] | None = None
     keys: dict[str, Section[LocalKey] | Section[AWSKey] | None] = field(default_factory=dict)
@@ -213,7 +218,7 @@ class _Reader:
                     (name,), f"the table [{name}] is missing", f"add it with {_required_keys(shape)}"
                 )
                 return None
-            return None if name == "metrics" else Section(path=(name,), value=shape())
+            return None if name in OPTIONAL_TABLES else Section(path=(name,), value=shape())
         table = self._table(self._data[name], (name,))
         return None if table is None else self._section(shape, table, (name,))
 

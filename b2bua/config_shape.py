@@ -15,6 +15,7 @@ from b2bua import config_values as values
 from b2bua.settings import (
     DEFAULT_SRTP_SUITES,
     Codec,
+    CodesFrom,
     Environment,
     Limits,
     LogFormat,
@@ -69,6 +70,8 @@ TargetValue = Annotated[SIPTarget, _read(values.read_target)]
 HandleValue = Annotated[bytes, _read(values.read_handle)]
 NumberValue = Annotated[str, _read(values.read_emergency_number)]
 DigitsValue = Annotated[str, _read(values.read_digits)]
+CodeValue = Annotated[str, _read(values.read_pause_code)]
+CodesFromValue = Annotated[CodesFrom, _read(values.one_of(CodesFrom, values.by_value))]
 HeaderValue = Annotated[str, _read(values.read_header_name)]
 KMSKeyValue = Annotated[str, _read(values.read_kms_key)]
 HTTPSValue = Annotated[str, _read(values.read_https_url)]
@@ -302,6 +305,25 @@ class TrunkTable(Table):
     pass_headers: list[HeaderValue] = _key(
         "Headers relayed to the other leg besides the standard ones.", '["X-Call-Reference"]', default=[]
     )
+    pause_code: CodeValue | None = _key(
+        "Digits (RFC 4733) by which a party on this trunk pauses the recording, for card numbers. Set with "
+        "`resume_code`.",
+        '"*71"',
+        default=None,
+    )
+    resume_code: CodeValue | None = _key("Digits that end the pause.", '"*72"', default=None)
+    pause_codes_from: CodesFromValue = _key(
+        "Where the codes are listened for: `a`, on legs by which this trunk calls; `b`, on legs by which it is "
+        "called; `both`.",
+        '"b"',
+        default=CodesFrom.BOTH,
+    )
+    pause_codes_relayed: bool = _key(
+        "Whether the digits of a code cross to the other party as all digits do. If not, a digit that may "
+        "begin a code is withheld for up to 3 s.",
+        "true",
+        default=True,
+    )
 
 
 class RouteTable(Table):
@@ -340,6 +362,13 @@ class LimitsTable(Table):
         ge=1,
         le=3600,
     )
+    pause_max_s: int = _key(
+        "Seconds after which a paused recording goes on by itself.",
+        "300",
+        default=_default_of(Limits, "pause_max_s"),
+        ge=1,
+        le=3600,
+    )
 
 
 class MetricsTable(Table):
@@ -360,6 +389,15 @@ class AuditTable(Table):
 
     path: PathText | None = _key(
         "File to append to, made with mode 0600. Default: standard error.", '"audit.jsonl"', default=None
+    )
+
+
+class ControlTable(Table):
+    """Commands to a running process (`b2bua calls`) over a Unix-domain socket. Without the table there is none."""
+
+    socket: PathText = _key(
+        "The socket. Its directory is made with mode 0700 and must be this user's alone.",
+        '"run/control.sock"',
     )
 
 

@@ -41,6 +41,7 @@ _NAME = re.compile(r"[a-z](?:[a-z0-9_-]{0,30}[a-z0-9])?")
 _HANDLE = re.compile(r"[0-9a-f]{32}")
 _EMERGENCY_NUMBER = re.compile(r"\+?[0-9]{2,15}")
 _DIGITS = re.compile(r"\+?[0-9*#]{1,32}")
+_PAUSE_CODE = re.compile(r"[*#][0-9*#]{1,6}[0-9]")
 _RTP_PORTS = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
 _TARGET = re.compile(r"(?P<scheme>[A-Za-z]+):(?P<rest>[^;?]+)(?P<parameters>(?:;[^;?]*)*)")
 _TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+")
@@ -218,6 +219,17 @@ def read_port_range(value: object) -> PortRange:
         cure = f'write "{even}-{odd}": RTP takes the even port of a pair, RTCP the odd one'
         raise refuse(f"the range {text} must begin with an even and end with an odd port", cure)
     return PortRange(first=first, last=last)
+
+
+def read_pause_code(value: object) -> str:
+    """A star or hash first: a number that a menu asks for begins with a digit, and must not pause by chance."""
+    text = _text(value, '"*71"')
+    if _PAUSE_CODE.fullmatch(text) is None:
+        raise refuse(
+            "it is not a pause code",
+            'write three to eight of 0-9, * and #, the first * or #, the last a digit: "*71"',
+        )
+    return text
 
 
 def read_network(value: object) -> Network:

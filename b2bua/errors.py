@@ -82,6 +82,18 @@ class CommandError(B2BUAError):
     exit_code = 77
 
 
+class ControlError(B2BUAError):
+    """No process answers at the control socket, or the socket can't be made, trusted or understood."""
+
+    exit_code = 96
+
+
+class RefusedCommandError(B2BUAError):
+    """The serving process refused a command: no such call, nothing recorded, not paused."""
+
+    exit_code = 97
+
+
 class FindingsError(B2BUAError):
     """A probed TLS server falls short of the policy: each line is one finding."""
 

@@ -77,6 +77,9 @@ class Metrics:
         )
         self._key_errors = self._counter("key_errors", "Key provider calls that failed", "provider", "error")
         self._pool = self._gauge("key_pool_level", "Data keys ready", "tenant")
+        self._pauses = self._counter("recording_pauses", "Recordings paused, and by what", "by")
+        self._resumes = self._counter("recording_resumes", "Pauses ended, and by what", "by")
+        self._commands = self._counter("control_commands", "Commands of operators", "command")
         self._expiry = self._gauge("certificate_expiry_timestamp_seconds", "When a certificate ends", "name")
 
     # --- calls
@@ -149,6 +152,18 @@ class Metrics:
         del call_uid
         self._no_longer(file_id)
         self._failed.labels(self._label["reason"](reason)).inc()
+
+    def control_command(self, command: str) -> None:
+        """An operator's command that changes something."""
+        self._commands.labels(self._label["outcome"](command)).inc()
+
+    def recording_paused(self, by: str) -> None:
+        """A recording was paused: "command" or "dtmf"."""
+        self._pauses.labels(self._label["outcome"](by)).inc()
+
+    def recording_resumed(self, by: str) -> None:
+        """A pause was ended: the same, or "limit" for one that was forgotten."""
+        self._resumes.labels(self._label["outcome"](by)).inc()
 
     def records_sealed(self, *, count: int, sealed_bytes: int) -> None:
         """Since the last call."""

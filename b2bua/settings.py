@@ -107,6 +107,27 @@ class SIPTarget:
         return f"{self.scheme.value}:{userinfo}{self.host_port}{suffix}"
 
 
+class CodesFrom(enum.Enum):
+    """On which of its legs a trunk listens for pause codes: where it calls (A), where it is called (B)."""
+
+    A = "a"
+    B = "b"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseCodes:
+    """Digits by which a party pauses and resumes the recording; neither is the beginning of the other.
+
+    `relayed`: they cross to the far end like any digits.
+    """
+
+    pause: str = field(repr=False)
+    resume: str = field(repr=False)
+    heard_from: CodesFrom = CodesFrom.BOTH
+    relayed: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkSettings:
     """One configured peer.
@@ -130,6 +151,7 @@ class TrunkSettings:
     max_calls: int = 100
     no_answer_s: int = 180
     pass_headers: frozenset[str] = frozenset()
+    pause_codes: PauseCodes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +221,7 @@ class Limits:
     retry_after_s: int = 5
     drain_deadline_s: int = 300
     peer_gone_s: int = 30
+    pause_max_s: int = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +239,13 @@ class AuditSettings:
     """Audit lines are JSON, one a line, with ids, trunk, status and reason only. `path` None: standard error."""
 
     path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSettings:
+    """The Unix-domain socket for commands to a running process; its directory is this user's alone."""
+
+    socket: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,4 +286,5 @@ class Settings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
     posture: PostureSettings = field(default_factory=PostureSettings)
+    control: ControlSettings | None = None
     emergency_numbers: frozenset[str] = frozenset()

@@ -12,11 +12,12 @@ from typing import Any
 import structlog
 
 from b2bua.audit import AuditEvent, AuditLine, AuditLog
-from b2bua.call.events import LegRole
+from b2bua.call.events import LegRole, PauseSource
 from b2bua.call.termination import Termination
 from b2bua.engine.observer import CallFacts
 from b2bua.errors import AuditError
 from b2bua.metrics import Metrics
+from b2bua.settings import RecordingPolicy
 from b2bua.sip.handler import PeerEvent
 
 _log = structlog.get_logger(__name__)
@@ -57,6 +58,18 @@ class Watch:
         self._metrics.refused("unrecorded")
         self._about(AuditEvent.CALL_UNRECORDED, facts, reason=reason)
 
+    def recording_paused(
+        self, facts: CallFacts, *, by: PauseSource, reason: str, policy: RecordingPolicy
+    ) -> None:
+        self._metrics.recording_paused(by.value)
+        self._about(AuditEvent.RECORDING_PAUSED, facts, reason=reason, by=by.value, policy=policy.value)
+
+    def recording_resumed(
+        self, facts: CallFacts, *, by: PauseSource, reason: str, policy: RecordingPolicy
+    ) -> None:
+        self._metrics.recording_resumed(by.value)
+        self._about(AuditEvent.RECORDING_RESUMED, facts, reason=reason, by=by.value, policy=policy.value)
+
     def _write(self, event: AuditEvent, **fields: Any) -> None:
         """One audit line.
 
@@ -70,7 +83,14 @@ class Watch:
         self._audit.write(line)
 
     def _about(
-        self, event: AuditEvent, facts: CallFacts, *, status: int | None = None, reason: str | None = None
+        self,
+        event: AuditEvent,
+        facts: CallFacts,
+        *,
+        status: int | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+        policy: str | None = None,
     ) -> None:
         self._write(
             event,
@@ -80,6 +100,8 @@ class Watch:
             tenant_handle=facts.tenant_handle.hex(),
             status=status,
             reason=reason,
+            by=by,
+            policy=policy,
         )
 
     def leg_up(self, trunk: str) -> None:
@@ -116,6 +138,14 @@ class Watch:
     def fault(self, *, where: str, call_uid: str | None) -> None:
         self._metrics.refused("internal_fault")
         self._write(AuditEvent.FAULT, reason=_label(where), call_uid=call_uid or None)
+
+    def control_command(self, *, command: str, call_uid: str, reason: str, uid: int) -> None:
+        self._metrics.control_command(command)
+        self._write(AuditEvent.CONTROL_COMMAND, call_uid=call_uid, by=command, reason=reason, uid=uid)
+
+    def control_refused(self, *, reason: str, uid: int) -> None:
+        self._metrics.refused("control")
+        self._write(AuditEvent.CONTROL_REFUSED, reason=reason, uid=uid)
 
     # -- recorder ---------------------------------------------------------------
 

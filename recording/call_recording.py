@@ -14,20 +14,22 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from recording.audio import silence
 from recording.errors import MalformedContentError, RecordingError, TimelineError
 from recording.format import limits
-from recording.format.content import ChannelLayout, RecordingEvent, RecordingMeta
+from recording.format.content import ChannelLayout, EventKind, RecordingEvent, RecordingMeta
 from recording.format.record import payload_capacity
 from recording.format.slots import build_area
 from recording.index import utc_hour
 from recording.keys.errors import NoKeyError
 from recording.keys.pool import KeyPool, PooledKey
 from recording.observer import RecordingObserver
+from recording.pause import RESUME_GUARD_MS, Pause
 from recording.settings import Layout, RecordingSettings
 from recording.spool import Spool
 from recording.spool_file import SpooledSegment
 from recording.spool_state import SpoolState
-from recording.timeline import Gap, Timeline
+from recording.timeline import Audio, Gap, Timeline
 from recording.writer import SAMPLE_BYTES, SegmentWriter
 
 MAX_EARLY_EVENTS: Final = 64  # before the first audio; a call has a handful
@@ -79,6 +81,8 @@ class CallRecording:
         self._channels = layout.channels
         self._on_failure = on_failure
         self._timeline = Timeline(rate_hz=self._rate_hz, channels=self._channels)
+        self._pause = Pause()
+        self._told: dict[str, str] = {}
         self._early_events: list[RecordingEvent] = []
         self._writer: SegmentWriter | None = None
         self._segment: SpooledSegment | None = None
@@ -135,6 +139,34 @@ class CallRecording:
         except RecordingError as error:
             self._fail(error)
 
+    def pause(self, *, by: str, reason: str) -> int:
+        """Record silence of the true length from the next frame on, both channels, until `resume`.
+
+        Nothing of the audio that `append` is given meanwhile is sealed or kept.
+
+        Args:
+            by: what asked for it, a word for EVENT.
+            reason: why, a label for EVENT.
+
+        Returns:
+            The position of the first silent frame.
+        """
+        position = self._timeline.position
+        if self._pause.begin(position):
+            self._told = {"by": by, "reason": reason}
+            self.event(self._pause_event())
+        return position
+
+    def resume(self) -> int:
+        """End the pause `RESUME_GUARD_MS` from here: what was said in it may still be under way. Not paused: nothing.
+
+        Returns:
+            The position of the first frame that is recorded again.
+        """
+        position = self._timeline.position + RESUME_GUARD_MS * self._rate_hz // 1000
+        self._pause.end(position)
+        return position
+
     def tick(self, now_ns: int) -> None:
         """Close the open record when its audio has waited for `record_ms`. `now_ns`: the monotonic clock."""
         if not self._is_open() or self._writer is None or self._open_since_ns is None:
@@ -188,10 +220,27 @@ class CallRecording:
             if isinstance(piece, Gap):
                 self._hand_over(writer.event(piece.event(), position=piece.position))
             else:
-                self._hand_over(writer.append(piece.pcm))
+                self._append_piece(writer, piece)
         # What is open now came with this drain, if a record was closed in it.
         if self._open_since_ns is None or writer.records != records:
             self._open_since_ns = time.monotonic_ns()
+
+    def _append_piece(self, writer: SegmentWriter, piece: Audio) -> None:
+        """The one way of audio into a record: what a pause takes away is replaced before the writer sees any of it."""
+        pcm = memoryview(piece.pcm)
+        frames = len(pcm) // self.frame_bytes
+        silenced = self._pause.silenced(piece.position, frames)
+        if silenced:
+            self._hand_over(writer.append(silence(silenced, channels=self._channels)))
+        length = self._pause.completed(piece.position + silenced)
+        if length is not None:
+            resumed = RecordingEvent(event=EventKind.RESUME, frames=length, at=datetime.now(UTC))
+            self._hand_over(writer.event(resumed))
+        if silenced < frames:
+            self._hand_over(writer.append(pcm[silenced * self.frame_bytes :]))
+
+    def _pause_event(self) -> RecordingEvent:
+        return RecordingEvent(event=EventKind.PAUSE, at=datetime.now(UTC), extra=self._told)
 
     def _current_writer(self) -> SegmentWriter:
         if self._writer is None:
@@ -219,7 +268,10 @@ class CallRecording:
         except BaseException:
             key.wipe()
             raise
-        return self._begin_segment(key)
+        writer = self._begin_segment(key)
+        if self._pause.is_active:  # each segment tells by itself why it is silent
+            self._hand_over(writer.event(self._pause_event()))
+        return writer
 
     def _has_room(self, writer: SegmentWriter) -> bool:
         frames = writer.position - self._first_position

@@ -14,8 +14,10 @@ from typing import Any
 from b2bua.call import commands as do
 from b2bua.call import events as on
 from b2bua.call.events import LegRole
+from b2bua.call.pause_code import Typed
 from b2bua.call.sdp_policy import Direction
 from b2bua.call.termination import Reason, Result, Termination, rejection_reason, status_to_caller
+from b2bua.settings import PauseCodes
 
 _BOTH = frozenset({LegRole.A, LegRole.B})
 
@@ -54,7 +56,8 @@ def _all_sendrecv() -> Mapping[LegRole, Direction]:
 class Call:
     """`alive`: legs whose dialog exists.
 
-    `secured`: legs with checked media. `directions`: what each peer last offered itself.
+    `secured`: legs with checked media. `directions`: what each peer last offered itself. `recorded`: there is a
+    recording to pause. `codes`: by leg, where its trunk listens for any; `typed`: what may become one.
     """
 
     state: CallState = CallState.NEW
@@ -65,6 +68,10 @@ class Call:
     reoffer: Reoffer | None = None
     deferred: on.ReofferReceived | None = None
     termination: Termination | None = None
+    recorded: bool = False
+    paused: bool = False
+    codes: Mapping[LegRole, PauseCodes] = field(default_factory=dict)
+    typed: Mapping[LegRole, Typed] = field(default_factory=dict)
 
 
 Step = tuple[Call, tuple[do.Command, ...]]
@@ -215,12 +222,6 @@ def reoffer_answered(call: Call, event: on.ReofferAnswered) -> Step:
     return done, tuple(out)
 
 
-def relay_dtmf(call: Call, event: on.DTMFReceived) -> Step:
-    """The digit crosses; the recording learns only that there was one."""
-    sent = do.SendDTMF(leg=event.leg.other, digit=event.digit, duration_ms=event.duration_ms)
-    return call, (sent, do.MarkDTMF(leg=event.leg))
-
-
 def peer_lost(call: Call, event: on.PeerLost) -> Step:
     """Nobody is there to say BYE: both legs are told to go."""
     del event
@@ -232,6 +233,21 @@ def recording_failed(call: Call, event: on.RecordingFailed) -> Step:
     if not event.required:
         return call, ()
     return _end(call, Termination(result=Result.FAILED, reason=Reason.RECORDER_FAILED, status=503))
+
+
+def hang_up(call: Call, event: on.HangUpRequested) -> Step:
+    """480 where A has no final response yet (RFC 3261 section 21.4.18), else a BYE to both."""
+    del event
+    return _end(call, Termination(result=Result.COMPLETED, reason=Reason.OPERATOR, status=480))
+
+
+def reoffer_while_ending(call: Call, event: on.ReofferReceived) -> Step:
+    """481: the session ended when our BYE went out, and a request must not stay unanswered.
+
+    Source: RFC 3261 sections 15.1.1 (the session is over once the BYE is passed on), 12.2.2 and 17.2.1.
+    """
+    answered = event.leg in call.alive
+    return call, (do.AnswerReoffer(leg=event.leg, status=481),) if answered else ()
 
 
 def no_answer(call: Call, event: on.NoAnswerExpired) -> Step:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from b2bua.call.events import LegRole
+from b2bua.call.events import LegRole, PauseSource
 from b2bua.call.sdp_policy import Direction
 from b2bua.call.termination import Termination
 
@@ -85,8 +85,32 @@ class SendDTMF:
     """Send the event on the leg (RFC 4733)."""
 
     leg: LegRole
-    digit: str
+    digit: str = field(repr=False)
     duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitForDigit:
+    """Post DigitsLapsed when a code's next digit has not come in time; a later WaitForDigit of the leg replaces it."""
+
+    leg: LegRole
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseRecording:
+    """Record silence from now on, and post PauseExpired when that has lasted `pause_max_s`."""
+
+    by: PauseSource
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeRecording:
+    """Record again."""
+
+    by: PauseSource
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +142,9 @@ Command = (
     | SendReoffer
     | AnswerReoffer
     | SendDTMF
+    | WaitForDigit
+    | PauseRecording
+    | ResumeRecording
     | StartNoAnswerTimer
     | StopNoAnswerTimer
     | Finish

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from b2bua.call.sdp_policy import Direction, SDPRefusal
 
@@ -17,6 +17,14 @@ class LegRole(enum.Enum):
     @property
     def other(self) -> LegRole:
         return LegRole.B if self is LegRole.A else LegRole.A
+
+
+class PauseSource(enum.Enum):
+    """What paused or resumed a recording: an operator's command, a code that a leg sent, or the limit of a pause."""
+
+    COMMAND = "command"
+    DTMF = "dtmf"
+    LIMIT = "limit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,11 +130,44 @@ class PeerLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DTMFReceived:
-    """One RFC 4733 event of the leg."""
+    """One RFC 4733 event of the leg. `at_ms`: when it began, on the monotonic clock."""
 
     leg: LegRole
-    digit: str
+    digit: str = field(repr=False)
     duration_ms: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigitsLapsed:
+    """No digit of the leg came for as long as one may take. `since_ms`: the `at_ms` of the last."""
+
+    leg: LegRole
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseRequested:
+    """An operator pauses the recording. `reason` is a label."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeRequested:
+    """An operator ends the pause. `reason` is a label."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseExpired:
+    """The recording has been paused for as long as it may be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HangUpRequested:
+    """An operator ends the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +202,11 @@ Event = (
     | ReofferAnswered
     | PeerLost
     | DTMFReceived
+    | DigitsLapsed
+    | PauseRequested
+    | ResumeRequested
+    | PauseExpired
+    | HangUpRequested
     | RecordingFailed
     | NoAnswerExpired
     | DrainExpired

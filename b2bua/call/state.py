@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from b2bua.call import call as act
 from b2bua.call import events as on
+from b2bua.call import pausing
 from b2bua.call.call import Action, Call, CallState, Step
 
 _BEFORE_ANSWER: Mapping[type[on.Event], Action] = {
@@ -25,6 +26,11 @@ _BEFORE_ANSWER: Mapping[type[on.Event], Action] = {
     on.ReofferAnswered: act.ignore,
     on.PeerLost: act.ignore,
     on.DTMFReceived: act.ignore,
+    on.DigitsLapsed: act.ignore,
+    on.PauseRequested: pausing.pause,
+    on.ResumeRequested: pausing.resume,
+    on.PauseExpired: pausing.pause_expired,
+    on.HangUpRequested: act.hang_up,
     on.RecordingFailed: act.recording_failed,
     on.NoAnswerExpired: act.no_answer,
     on.DrainExpired: act.drain,
@@ -42,7 +48,12 @@ _AFTER_ANSWER: Mapping[type[on.Event], Action] = {
     on.DirectionChanged: act.change_direction,
     on.ReofferAnswered: act.reoffer_answered,
     on.PeerLost: act.peer_lost,
-    on.DTMFReceived: act.relay_dtmf,
+    on.DTMFReceived: pausing.take_digit,
+    on.DigitsLapsed: pausing.release_digits,
+    on.PauseRequested: pausing.pause,
+    on.ResumeRequested: pausing.resume,
+    on.PauseExpired: pausing.pause_expired,
+    on.HangUpRequested: act.hang_up,
     on.RecordingFailed: act.recording_failed,
     on.NoAnswerExpired: act.ignore,
     on.DrainExpired: act.drain,
@@ -54,6 +65,7 @@ TABLE: Mapping[CallState, Mapping[type[on.Event], Action]] = {
         **_NOTHING,
         on.CallAdmitted: act.dial,
         on.LegEnded: act.ended_before_answer,
+        on.HangUpRequested: act.hang_up,
         on.DrainExpired: act.drain,
     },
     CallState.DIALING: _BEFORE_ANSWER,
@@ -64,7 +76,11 @@ TABLE: Mapping[CallState, Mapping[type[on.Event], Action]] = {
         on.DirectionChanged: act.ignore,
     },
     CallState.ACTIVE: {**_AFTER_ANSWER, on.LegConfirmed: act.ignore},
-    CallState.ENDING: {**_NOTHING, on.LegEnded: act.ended_while_ending},
+    CallState.ENDING: {
+        **_NOTHING,
+        on.LegEnded: act.ended_while_ending,
+        on.ReofferReceived: act.reoffer_while_ending,
+    },
     CallState.ENDED: _NOTHING,
 }
 

@@ -29,6 +29,7 @@ class Reason(enum.Enum):
     MEDIA_INSECURE = "media_insecure"
     RECORDER_FAILED = "recorder_failed"
     DRAINED = "drained"
+    OPERATOR = "operator"
     TRANSPORT_LOST = "transport_lost"
     INTERNAL = "internal"
 

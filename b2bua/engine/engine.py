@@ -21,13 +21,16 @@ from b2bua.call.call import Call, CallState
 from b2bua.call.events import Event, LegRole
 from b2bua.call.sdp_policy import SDPRefusal
 from b2bua.call.state import step
+from b2bua.control.protocol import Answer, Request
+from b2bua.control.protocol import refused as refused_command
 from b2bua.engine.absence import Absence
 from b2bua.engine.admission import Admission, Admissions, Load
 from b2bua.engine.execute import Executor
 from b2bua.engine.live import LiveCall
 from b2bua.engine.observer import CallFacts, EngineObserver
+from b2bua.engine.operate import Operations
 from b2bua.media.pump import Pump
-from b2bua.settings import Settings, TrunkSettings, URIScheme
+from b2bua.settings import CodesFrom, PauseCodes, Settings, TrunkSettings, URIScheme
 from b2bua.sip.handler import PeerEvent, Refusal
 from b2bua.sip.leg import Leg
 from b2bua.sip.loop import SIPLoop
@@ -85,6 +88,7 @@ class Engine:
             legs_of=self._legs_of,
             on_lost=lambda leg: self.leg_event(leg.call_uid, on.PeerLost(leg=leg.role)),
         )
+        self._operations = Operations(calls=self._calls, step=self._step)
         self._accounts: Mapping[tuple[str, URIScheme], TrunkAccount] = {}
 
     def attach(self, accounts: Mapping[tuple[str, URIScheme], TrunkAccount]) -> None:
@@ -123,7 +127,7 @@ class Engine:
         live = LiveCall(
             facts=facts,
             admission=admission,
-            call=Call(),
+            call=Call(recorded=admission.reservation is not None, codes=_pause_codes(admission)),
             legs={LegRole.A: leg},
             started_ns=time.monotonic_ns(),
         )
@@ -276,6 +280,12 @@ class Engine:
         )
         return Load(calls=len(self._calls), by_trunk=counts)
 
+    def operate(self, request: Request, reply: Callable[[Answer], None]) -> None:
+        """What an operator asks over the control socket. Any thread; the answer comes on the SIP thread."""
+        self._loop.post(
+            lambda: self._operations.run(request, reply), lambda: reply(refused_command("internal"))
+        )
+
     # -- drain ------------------------------
 
     def drain(self, *, deadline_s: float, on_idle: Callable[[], None]) -> None:
@@ -294,3 +304,19 @@ class Engine:
     def _end_all(self) -> None:
         for call_uid in list(self._calls):
             self.leg_event(call_uid, on.DrainExpired())
+
+
+_LISTENS = {
+    LegRole.A: (CodesFrom.A, CodesFrom.BOTH),
+    LegRole.B: (CodesFrom.B, CodesFrom.BOTH),
+}
+
+
+def _pause_codes(admission: Admission) -> dict[LegRole, PauseCodes]:
+    """Each leg's codes are those of its own trunk, where that listens on such a leg."""
+    trunks = {LegRole.A: admission.source, LegRole.B: admission.destination.trunk}
+    return {
+        leg: trunk.pause_codes
+        for leg, trunk in trunks.items()
+        if trunk.pause_codes is not None and trunk.pause_codes.heard_from in _LISTENS[leg]
+    }

@@ -15,6 +15,7 @@ from b2bua.call import events as on
 from b2bua.call.events import Event, LegRole
 from b2bua.engine.live import LiveCall
 from b2bua.engine.observer import EngineObserver
+from b2bua.engine.pausing import Pausing
 from b2bua.media.pump import Pump
 from b2bua.native import _native
 from b2bua.settings import RecordingPolicy, Settings
@@ -63,6 +64,9 @@ class Executor:
         self._finished = finished
         self._tap_freed = tap_freed
         self.open_taps = 0
+        self._pausing = Pausing(
+            loop=loop, pump=pump, observer=observer, post=post, pause_max_s=settings.limits.pause_max_s
+        )
         self._actions: dict[type[do.Command], Callable[[LiveCall, Any], None]] = {
             do.Dial: self._dial,
             do.Ring: self._ring,
@@ -75,6 +79,9 @@ class Executor:
             do.SendReoffer: self._send_reoffer,
             do.AnswerReoffer: self._answer_reoffer,
             do.SendDTMF: self._send_dtmf,
+            do.WaitForDigit: self._pausing.wait_for_digit,
+            do.PauseRecording: self._pausing.pause,
+            do.ResumeRecording: self._pausing.resume,
             do.StartNoAnswerTimer: self._start_timer,
             do.StopNoAnswerTimer: self._stop_timer,
             do.Finish: self._finish,
@@ -188,6 +195,7 @@ class Executor:
         self._pump.add(live.tap_id, live.recording)
         if live.answered:
             self._mark(live, EventKind.ANSWERED, None)
+        self._pausing.opened(live)
 
     def _recording_failed(self, live: LiveCall, error: RecordingError) -> None:
         """From the pump or spool thread: only posts."""
@@ -242,6 +250,7 @@ class Executor:
 
     def _finish(self, live: LiveCall, command: do.Finish) -> None:
         termination = command.termination
+        self._pausing.finish(live)
         self._observer.call_ended(live.facts, termination)
         if live.tap_id is not None:
             free = functools.partial(self._free_tap, live.tap_id)

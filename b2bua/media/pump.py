@@ -35,6 +35,8 @@ class Recording(Protocol):
     def frame_bytes(self) -> int: ...
     def append(self, pcm: memoryview, frames: int, gap_frames: int) -> None: ...
     def event(self, event: RecordingEvent) -> None: ...
+    def pause(self, *, by: str, reason: str) -> int: ...
+    def resume(self) -> int: ...
     def tick(self, now_ns: int) -> None: ...
     def finish(self, *, ended_by: str, reason: str) -> None: ...
 
@@ -70,9 +72,14 @@ class Pump:
         """Feed `recording` from the tap, from the tap's first sample on. Call it before the tap is attached."""
         self._new.append((tap_id, recording))
 
-    def mark(self, tap_id: int, mark: Mark) -> None:
-        """Call `mark` with the tap's recording, after the audio that came before."""
+    def mark(self, tap_id: int, mark: Mark, *, at_once: bool = False) -> None:
+        """Call `mark` with the tap's recording, after the audio that came before.
+
+        `at_once`: in a turn of its own, not with the next one that is due.
+        """
         self._jobs.append(lambda: self._mark(tap_id, mark))
+        if at_once:
+            self._wake.set()
 
     def finish(self, tap_id: int, *, ended_by: str, reason: str, done: Callable[[], None]) -> None:
         """Drain the tap a last time, finish its recording.

@@ -5,6 +5,7 @@ SIP thread only; nothing is done inside a callback but copying.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pjsua2 as pj
@@ -242,7 +243,8 @@ class Leg(pj.Call):
         if (
             prm.flags == 0
         ):  # the first of an event's packets; updates and ends repeat it (RFC 4733 section 2.5.1)
-            self._tell(on.DTMFReceived(leg=self.role, digit=prm.digit, duration_ms=DTMF_MS))
+            now_ms = time.monotonic_ns() // 1_000_000
+            self._tell(on.DTMFReceived(leg=self.role, digit=prm.digit, duration_ms=DTMF_MS, at_ms=now_ms))
 
     @guarded
     def onCallTransferRequest(self, prm: pj.OnCallTransferRequestParam) -> None:  # noqa: N802

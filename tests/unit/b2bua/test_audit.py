@@ -41,6 +41,9 @@ GOOD: dict[str, list[Any]] = {
     "fingerprint": ["a" * 64],
     "source": ["192.0.2.1", "2001:db8::1"],
     "count": [0, 12],
+    "by": ["command", "dtmf", "limit"],
+    "policy": ["required", "best-effort"],
+    "uid": [0, 65534],
 }
 BAD: dict[str, list[Any]] = {
     "call_uid": ["4915112345678", "abc@pbx.example.test", UID.upper(), "", 1],
@@ -55,6 +58,9 @@ BAD: dict[str, list[Any]] = {
     "fingerprint": ["a" * 63, "sha256"],
     "source": ["pbx.example.test", "192.0.2.1:5061", "fe80::1%eth0", "4915112345678"],
     "count": [-1, 1.5, "3", True],
+    "by": ["uid 0", "Nurse", "+49151"],
+    "policy": ["Required", ""],
+    "uid": [-1, 4915112345678, "root", True],
 }
 
 

@@ -15,9 +15,12 @@ from b2bua.config_values import KMS_KEY_EXAMPLE
 from b2bua.errors import ConfigurationError, ConfigurationProblem
 from b2bua.settings import (
     Codec,
+    CodesFrom,
+    ControlSettings,
     Environment,
     LogFormat,
     LogLevel,
+    PauseCodes,
     RecordingPolicy,
     SIPTarget,
     SRTPSuite,
@@ -106,6 +109,12 @@ srtp_suites = ["AES_CM_128_HMAC_SHA1_80"]
 max_calls = 7
 no_answer_s = 30
 pass_headers = ["X-Call-Reference"]
+pause_code = "*71"
+resume_code = "#72"
+pause_codes_from = "b"
+pause_codes_relayed = false
+[control]
+socket = "run/control.sock"
 [[routes]]
 from = "carrier"
 to = "caller"
@@ -147,6 +156,8 @@ format = "json"
     assert (carrier.recording, carrier.max_calls, carrier.no_answer_s) == (RecordingPolicy.BEST_EFFORT, 7, 30)
     assert carrier.srtp_suites == (SRTPSuite.AES_CM_128_HMAC_SHA1_80,)
     assert carrier.pass_headers == {"x-call-reference"}
+    assert carrier.pause_codes == PauseCodes(pause="*71", resume="#72", heard_from=CodesFrom.B, relayed=False)
+    assert settings.control == ControlSettings(socket=file.made.directory / "run/control.sock")
     route = settings.routes[2]
     assert (route.source, route.destination) == ("carrier", "caller")
     assert (route.prefix, route.strip, route.prepend) == ("+49", 3, "0")

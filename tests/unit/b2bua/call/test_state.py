@@ -227,7 +227,7 @@ def test_a_direction_changed_by_update_is_relayed_without_an_answer() -> None:
 
 
 def test_dtmf_crosses_and_is_marked_without_its_digit() -> None:
-    _, commands = play(*ACTIVE, on.DTMFReceived(leg=B, digit="5", duration_ms=160))
+    _, commands = play(*ACTIVE, on.DTMFReceived(leg=B, digit="5", duration_ms=160, at_ms=0))
     assert commands == [do.SendDTMF(leg=A, digit="5", duration_ms=160), do.MarkDTMF(leg=B)]
 
 
@@ -271,7 +271,18 @@ def _events() -> st.SearchStrategy[Event]:
         st.builds(on.DirectionChanged, leg=legs, direction=directions),
         st.builds(on.ReofferAnswered, leg=legs, status=st.sampled_from([200, 488])),
         st.builds(on.PeerLost, leg=legs),
-        st.builds(on.DTMFReceived, leg=legs, digit=st.just("1"), duration_ms=st.just(160)),
+        st.builds(
+            on.DTMFReceived,
+            leg=legs,
+            digit=st.just("1"),
+            duration_ms=st.just(160),
+            at_ms=st.integers(0, 9999),
+        ),
+        st.builds(on.DigitsLapsed, leg=legs, since_ms=st.integers(0, 9999)),
+        st.builds(on.PauseRequested, reason=st.just("x")),
+        st.builds(on.ResumeRequested, reason=st.just("x")),
+        st.just(on.PauseExpired()),
+        st.just(on.HangUpRequested()),
         st.builds(on.RecordingFailed, reason=st.just("x"), required=st.booleans()),
         st.just(on.NoAnswerExpired()),
         st.just(on.DrainExpired()),

@@ -1,0 +1,1 @@
+"""Commands to a running process over a Unix-domain socket: the protocol, its server and its client."""
