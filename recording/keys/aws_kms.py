@@ -164,17 +164,21 @@ class AWSKMSProvider:
 
     def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
         """Inside KMS: neither the data key nor audio is touched here."""
+        return self.move(slot, context, to=self)
+
+    def move(self, slot: KeySlot, context: KeyContext, *, to: AWSKMSProvider) -> KeySlot:
+        """Under another key of the same region, inside KMS too."""
         self._check_slot(slot)
         answer = self._call(
             self._client.re_encrypt,
             CiphertextBlob=slot.wrapped,
             SourceKeyId=self._key_id,
             SourceEncryptionContext=context.pairs(),
-            DestinationKeyId=self._key_id,
+            DestinationKeyId=to._key_id,
             DestinationEncryptionContext=context.pairs(),
         )
         self._check_answered_key(answer, "SourceKeyId")
-        return self._slot(answer)
+        return to._slot(answer)
 
     def lifecycle(self) -> KeyLifecycle:
         """The key's creation and its rotations, automatic ones and those on demand.

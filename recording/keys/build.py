@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
+from recording.format.slots import SlotProvider
+from recording.keys.administration import require_same_service
+from recording.keys.errors import KeyOperationError
 from recording.keys.local import LocalKeyProvider
 from recording.keys.provider import KeyProvider
-from recording.keys.vault import VaultTransitProvider
+from recording.keys.rewrap import BetweenKeys, NewestVersion, SlotMover
+from recording.keys.vault import VaultTransitProvider, version_of
 from recording.settings import AWSKMSKeySettings, KeySettings, LocalKeySettings, VaultTransitKeySettings
 from recording.unlock import SlotKey
 
@@ -42,3 +46,52 @@ def slot_keys(providers: Iterable[KeyProvider]) -> list[SlotKey]:
         SlotKey(provider=provider.slot_provider, key_id=provider.slot_key_id, unwrap=provider.unwrap)
         for provider in providers
     ]
+
+
+def build_mover(source: str, target: str, keys: Mapping[str, KeySettings]) -> SlotMover:
+    """What takes slots from the key of section `source` to that of `target`; the same one twice: to its newest version.
+
+    Asks a key service for the newest version, where there are several.
+
+    Raises:
+        KeyOperationError: no service does this without showing the data key; says what to do instead.
+        RecordingError: as `build_provider`, and what the service said.
+    """
+    providers = (build_provider(source, keys[source]), build_provider(target, keys[target]))
+    if source == target:
+        return _to_newest_version(source, providers[0])
+    if providers[0].slot_key_id == providers[1].slot_key_id:
+        raise KeyOperationError(f"keys.{source} and keys.{target} are one and the same key")
+    require_same_service(providers[0].describe(), providers[1].describe())
+    match providers:
+        case (LocalKeyProvider(), LocalKeyProvider()):
+            return BetweenKeys(providers[0], providers[1])
+        case (VaultTransitProvider(), _):
+            raise KeyOperationError(
+                f"transit moves slots between versions of one key only; rotate it (b2bua keys rotate {source}), "
+                f"then: b2bua keys retire {source} --to {source} --rewrap"
+            )
+        case (_, _):
+            return _between_others(providers)
+
+
+def _between_others(providers: tuple[KeyProvider, KeyProvider]) -> SlotMover:
+    """Loads boto3 only where a key of AWS is there, whose module has it loaded already."""
+    if providers[0].slot_provider == SlotProvider.AWS_KMS:
+        from recording.keys.aws_kms import AWSKMSProvider  # noqa: PLC0415  # boto3 takes a second to load
+
+        source, target = providers
+        if isinstance(source, AWSKMSProvider) and isinstance(target, AWSKMSProvider):
+            return BetweenKeys(source, target)
+    raise KeyOperationError(
+        f"keys.{providers[0].name}: no service takes a data key from this kind of key to another unseen"
+    )
+
+
+def _to_newest_version(name: str, provider: KeyProvider) -> SlotMover:
+    if not isinstance(provider, VaultTransitProvider):
+        raise KeyOperationError(
+            f"keys.{name}: older versions of this kind of key cannot be taken out of use; name another key with --to"
+        )
+    newest = provider.lifecycle().versions[-1].number
+    return NewestVersion(provider, is_newest=lambda slot: version_of(slot) == newest)

@@ -7,6 +7,9 @@
     KeyAnswerError           38  the service answered what it may not; its answer was thrown away
     KeyConfigurationError    39  settings or key file; says the cure
     NoKeyError               40  the pool has no key ready for this tenant
+    SlotNotMovedError       112  one file's data key could not be rewrapped; the others can
+    KeyInUseError           113  something depends on the key: move it or wait, nothing was changed
+    KeyOperationError       114  the provider has no such operation; says what to do instead
 
 The two that a reader gets over by trying another slot are `UnwrapError`s.
 """
@@ -77,3 +80,24 @@ class NoKeyError(RecordingError):
     def __init__(self, tenant: str) -> None:
         super().__init__(f"no data key is ready for tenant {tenant!r}; the key provider's health says why")
         self.tenant = tenant
+
+
+# ---- looking after keys ------------------------------------------------------------------------------------
+
+
+class SlotNotMovedError(RecordingError):
+    """A recording's data key could not be brought under another key; the file and its slots are as they were."""
+
+    exit_code = 112
+
+
+class KeyInUseError(RecordingError):
+    """A key that recordings or tenants depend on is not taken away; they are named."""
+
+    exit_code = 113
+
+
+class KeyOperationError(RecordingError):
+    """The key's provider has no such operation, or did not do what it confirmed. Says what to do instead."""
+
+    exit_code = 114

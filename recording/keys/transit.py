@@ -32,6 +32,7 @@ from recording.keys.secret_file import SecretLine
 from recording.settings import TLSFloor, TransitSettings
 
 TOO_MANY_REQUESTS: Final = 429
+_SUCCESS: Final = frozenset({200, 204})
 _STANDBY: Final = frozenset({412, 472, 473})  # behind on replication, or a standby that does not forward
 _RETRY_AFTER_MAX_S: Final = 60.0
 
@@ -95,7 +96,20 @@ class Transit:
             rotation_period_s=period if isinstance(period, int) and period > 0 else None,
         )
 
+    def manage(
+        self, method: str, key: str, action: str = "", body: Mapping[str, object] | None = None
+    ) -> None:
+        """An administrator's request about a key: `action` is rotate, config or nothing. Raises as `post` does."""
+        path = f"{self._mount}/keys/{key}" + (f"/{action}" if action else "")
+        self._answer(method, path, b"" if body is None else json.dumps(body).encode())
+
     def _data(self, method: str, path: str, body: bytes) -> Mapping[str, Any]:
+        data = _decoded(self.address, self._answer(method, path, body)).get("data")
+        if not isinstance(data, dict):
+            raise KeyAnswerError(f"{self.address} answered without data")
+        return data
+
+    def _answer(self, method: str, path: str, body: bytes) -> HTTPSAnswer:
         headers = {"X-Vault-Token": self._token.read(), "X-Vault-Request": "true"}
         if self._namespace:
             headers["X-Vault-Namespace"] = self._namespace
@@ -103,16 +117,13 @@ class Transit:
             headers["Content-Type"] = "application/json"
         deadline = time.monotonic() + self._timeout_s
 
-        def ask() -> Mapping[str, Any]:
+        def ask() -> HTTPSAnswer:
             answer = self._transport.send(
                 method, f"{self.address}/v1/{path}", headers=headers, body=body, deadline=deadline
             )
-            if answer.status != 200:
+            if answer.status not in _SUCCESS:
                 raise _refusal(self.address, answer)
-            data = _decoded(self.address, answer).get("data")
-            if not isinstance(data, dict):
-                raise KeyAnswerError(f"{self.address} answered without data")
-            return data
+            return answer
 
         return retried(ask, deadline=deadline)
 

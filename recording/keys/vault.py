@@ -111,5 +111,11 @@ class VaultTransitProvider:
         return KeySlot(provider=self.slot_provider, key_id=self.slot_key_id, wrapped=wrapped)
 
 
+def version_of(slot: KeySlot) -> int:
+    """The version of the key that wrapped a slot, as the slot says; 0 where it says nothing of the kind."""
+    match = _WRAPPED.fullmatch(slot.wrapped)
+    return 0 if match is None else int(match["version"])
+
+
 def _encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()

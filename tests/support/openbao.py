@@ -17,6 +17,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -151,6 +152,12 @@ class OpenBao:
         self._log.forget()
         self.admin("PUT", "sys/unseal", {"key": self._unseal_key})
         self._log.wait(_ACTIVE)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (
+            self.call("GET", "sys/health")[0] != 200
+        ):  # what follows that line until it serves is not logged
+            assert time.monotonic() < deadline, "OpenBao was unsealed and did not become active"
+            time.sleep(0.01)
 
     def call(
         self, method: str, path: str, body: Mapping[str, object] | None = None, *, token: str | None = None

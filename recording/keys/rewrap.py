@@ -1,0 +1,282 @@
+"""Rewrapping: recordings get their data keys wrapped by another key, or by its newest version, without being touched.
+
+Slots are read and a sidecar of the next generation is written; no data key is shown to this process and no record is
+read. Every step may be done again: whether a file is done is asked of its slots and of the key service, not of a note
+that this program kept, so a run that was killed goes on where it was. Source: docs/recording-format.md, Key slots.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import enum
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Generic, Protocol, Self, TypeVar
+
+from recording.errors import FormatError, RecordingError, TruncatedRecordingError, UnwrapError
+from recording.format import limits
+from recording.format.slots import KeySlot, Sidecar, parse_area, parse_sidecar
+from recording.keys.errors import SlotNotMovedError
+from recording.keys.provider import KeyContext, KeyProvider
+from recording.reader import read_head
+from recording.sinks.sink import ObjectConflictError, ObjectMissingError, Sink, SinkRefusedError, sidecars
+
+CONCURRENCY: Final = 4
+"""Requests at once: as many connections as a provider keeps (recording.keys.https). More make it slower, not faster."""
+_AHEAD: Final = (
+    4  # files handed to each worker in advance, so that none waits; bounds what a stop leaves undone
+)
+
+
+_OF_ONE_FILE: Final = (
+    SlotNotMovedError,
+    UnwrapError,
+    FormatError,
+    TruncatedRecordingError,
+    ObjectMissingError,
+)
+
+
+class SlotMover(Protocol):
+    """Takes slots from one key, or one version of it, to another. Any thread; raises what key providers raise."""
+
+    def is_source(self, slot: KeySlot) -> bool:
+        """Whether the slot says that it is to be moved. No request."""
+        ...
+
+    def is_target(self, slot: KeySlot) -> bool:
+        """Whether the slot says that it was moved already. No request; anybody may have written it."""
+        ...
+
+    def move(self, slot: KeySlot, context: KeyContext) -> KeySlot:
+        """The same data key under the target, made inside the key service."""
+        ...
+
+    def check(self, slot: KeySlot, context: KeyContext) -> None:
+        """Have the key service show that the target opens the slot. Raises UnwrapError if it does not."""
+        ...
+
+
+class NewestVersion:
+    """Moves the slots of one key to the key's newest version. `is_newest` tells it by what a slot says."""
+
+    def __init__(self, provider: KeyProvider, *, is_newest: Callable[[KeySlot], bool]) -> None:
+        self._provider = provider
+        self._is_newest = is_newest
+
+    def is_source(self, slot: KeySlot) -> bool:
+        return is_of(self._provider, slot) and not self._is_newest(slot)
+
+    def is_target(self, slot: KeySlot) -> bool:
+        return is_of(self._provider, slot) and self._is_newest(slot)
+
+    def move(self, slot: KeySlot, context: KeyContext) -> KeySlot:
+        moved = self._provider.rewrap(slot, context)
+        if not self.is_target(moved):
+            raise SlotNotMovedError(f"keys.{self._provider.name}: the service rewrapped to an older version")
+        return moved
+
+    def check(self, slot: KeySlot, context: KeyContext) -> None:
+        self._provider.rewrap(slot, context)
+
+
+class MovingProvider(KeyProvider, Protocol):
+    """A provider whose service takes a data key from one of its keys to another."""
+
+    def move(self, slot: KeySlot, context: KeyContext, *, to: Self) -> KeySlot:
+        """The data key of this provider's `slot` under the key of `to`. Raises as `KeyProvider.unwrap`."""
+        ...
+
+
+_Provider = TypeVar("_Provider", bound=MovingProvider)
+
+
+class BetweenKeys(Generic[_Provider]):
+    """Moves slots from one key of a service to another key of it."""
+
+    def __init__(self, source: _Provider, target: _Provider) -> None:
+        self._source = source
+        self._target = target
+
+    def is_source(self, slot: KeySlot) -> bool:
+        return is_of(self._source, slot)
+
+    def is_target(self, slot: KeySlot) -> bool:
+        return is_of(self._target, slot)
+
+    def move(self, slot: KeySlot, context: KeyContext) -> KeySlot:
+        return self._source.move(slot, context, to=self._target)
+
+    def check(self, slot: KeySlot, context: KeyContext) -> None:
+        self._target.rewrap(slot, context)
+
+
+def is_of(provider: KeyProvider, slot: KeySlot) -> bool:
+    """Whether a slot names this provider's key."""
+    return slot.provider == provider.slot_provider and slot.key_id == provider.slot_key_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewrapTask:
+    """One stored recording file."""
+
+    object_key: str
+    context: KeyContext
+
+
+class Outcome(enum.Enum):
+    """What became of a file. `done_before`: its slots were under the target, and the key service confirmed it."""
+
+    MOVED = "moved"
+    DONE_BEFORE = "done_before"
+
+
+def rewrap_file(sink: Sink, mover: SlotMover, task: RewrapTask) -> Outcome:
+    """Move one file's slots. Slots of other keys are taken along as they are.
+
+    The newest slots that lead anywhere count, as for a reader. What no key opens is passed over.
+
+    Raises:
+        SlotNotMovedError: no slot of the file is under either key, or the file is not there.
+        RecordingError: what the key service or the sink said; nothing was written.
+    """
+    notes: list[str] = []
+    for slots in _slot_sets(sink, task, notes):
+        if _is_done(mover, slots, task.context, notes):
+            return Outcome.DONE_BEFORE
+        moved = _moved(mover, slots, task.context, notes)
+        if moved is not None:
+            _store(sink, task, moved)
+            return Outcome.MOVED
+    told = "".join(f"; {note}" for note in notes)
+    raise SlotNotMovedError(f"{task.context.file_id.hex()}: no slot could be moved{told}")
+
+
+def rewrap_all(
+    sink: Sink, mover: SlotMover, tasks: Iterable[RewrapTask], *, concurrency: int = CONCURRENCY
+) -> Iterator[tuple[RewrapTask, Outcome | RecordingError]]:
+    """Move many files, `concurrency` at a time; each with what became of it, in no order.
+
+    A file that cannot be moved keeps none from being moved after it. Closing the iterator ends the run when the files
+    at work are done. `tasks` is read as far as needed and from the caller's thread.
+
+    Raises:
+        RecordingError: of a kind that every other file would meet too: the service or the store is down or denies.
+    """
+    waiting = iter(tasks)
+    pool = concurrent.futures.ThreadPoolExecutor(concurrency, thread_name_prefix="rewrap")
+    with contextlib.closing(_Work(pool, sink, mover)) as work:
+        work.add(islice(waiting, concurrency * _AHEAD))
+        while work.is_busy:
+            for task, outcome in work.wait():
+                yield task, outcome
+                work.add(islice(waiting, 1))
+
+
+class _Work:
+    """Files handed to the workers and not yet told about."""
+
+    def __init__(self, pool: concurrent.futures.ThreadPoolExecutor, sink: Sink, mover: SlotMover) -> None:
+        self._pool = pool
+        self._sink = sink
+        self._mover = mover
+        self._running: dict[concurrent.futures.Future[Outcome], RewrapTask] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._running)
+
+    def add(self, tasks: Iterable[RewrapTask]) -> None:
+        for task in tasks:
+            self._running[self._pool.submit(rewrap_file, self._sink, self._mover, task)] = task
+
+    def wait(self) -> list[tuple[RewrapTask, Outcome | RecordingError]]:
+        done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
+        return [(self._running.pop(future), _result(future)) for future in done]
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: concurrent.futures.Future[Outcome]) -> Outcome | RecordingError:
+    """This file's own trouble is an answer; trouble that all files share is raised."""
+    try:
+        return future.result()
+    except _OF_ONE_FILE as error:
+        return error
+
+
+def _slot_sets(sink: Sink, task: RewrapTask, notes: list[str]) -> Iterator[tuple[KeySlot, ...]]:
+    """As a reader tries them: sidecars downwards, then what the file itself holds."""
+    file_id = task.context.file_id
+    for data in sidecars(sink, task.object_key):
+        try:
+            yield parse_sidecar(data, file_id=file_id).slots
+        except FormatError as error:
+            notes.append(f"sidecar passed over: {error}")
+    with sink.open(task.object_key) as file:
+        head = read_head(file)
+    if (head.core.file_id, head.core.tenant_handle) != (file_id, task.context.tenant_handle):
+        raise SlotNotMovedError(f"{file_id.hex()}: the object is another file's or another tenant's")
+    try:
+        yield parse_area(head.slots_area)
+    except FormatError as error:
+        notes.append(f"slots area passed over: {error}")
+
+
+def _is_done(mover: SlotMover, slots: tuple[KeySlot, ...], context: KeyContext, notes: list[str]) -> bool:
+    """Asked of the key service: a slot that only says so would have a key taken away that is still needed."""
+    for slot in filter(mover.is_target, slots):
+        try:
+            mover.check(slot, context)
+        except UnwrapError as error:
+            notes.append(str(error))
+        else:
+            return True
+    return False
+
+
+def _moved(
+    mover: SlotMover, slots: tuple[KeySlot, ...], context: KeyContext, notes: list[str]
+) -> tuple[KeySlot, ...] | None:
+    """The set with its first slot that moves in the place of all slots of source and target."""
+    others = tuple(slot for slot in slots if not mover.is_source(slot) and not mover.is_target(slot))
+    for slot in filter(mover.is_source, slots):
+        try:
+            return (mover.move(slot, context), *others)
+        except UnwrapError as error:
+            notes.append(str(error))
+    return None
+
+
+def _store(sink: Sink, task: RewrapTask, slots: tuple[KeySlot, ...]) -> None:
+    """As the next generation above those that are sidecars of this file; names that somebody took are left out."""
+    file_id = task.context.file_id
+    taken = sink.slot_generations(task.object_key)
+    for generation in _free(sink, task, taken):
+        sidecar = Sidecar(file_id=file_id, generation=generation, slots=slots)
+        try:
+            sink.put_slots(task.object_key, generation, sidecar.build())
+        except ObjectConflictError:
+            continue  # another run was faster; its slots are as good, and ours go above them
+        return
+    raise SlotNotMovedError(
+        f"{file_id.hex()}: no generation of slots is left; remove those that are no slots"
+    )
+
+
+def _free(sink: Sink, task: RewrapTask, taken: list[int]) -> Iterator[int]:
+    """Free generations above every real sidecar. Garbage at the top must not use them up, nor be read for ever."""
+    real = next((each for each in taken if _is_sidecar(sink, task, each)), 0)
+    occupied = set(taken)
+    return (each for each in range(real + 1, limits.GENERATION_MAX + 1) if each not in occupied)
+
+
+def _is_sidecar(sink: Sink, task: RewrapTask, generation: int) -> bool:
+    try:
+        data = sink.slots(task.object_key, generation)
+        return parse_sidecar(data, file_id=task.context.file_id).generation == generation
+    except (FormatError, ObjectMissingError, SinkRefusedError):
+        return False
