@@ -53,6 +53,8 @@ class AuditEvent(enum.Enum):
     RECORDING_FAILED = "recording_failed"
     RECORDING_PAUSED = "recording_paused"
     RECORDING_RESUMED = "recording_resumed"
+    RECORDING_STORED = "recording_stored"
+    UPLOAD_FAILED = "upload_failed"
     RECORDING_READ = "recording_read"
     KEY_FAILED = "key_failed"
     CERTIFICATE_RELOADED = "certificate_reloaded"

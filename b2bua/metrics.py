@@ -80,6 +80,13 @@ class Metrics:
         self._pauses = self._counter("recording_pauses", "Recordings paused, and by what", "by")
         self._resumes = self._counter("recording_resumes", "Pauses ended, and by what", "by")
         self._commands = self._counter("control_commands", "Commands of operators", "command")
+        self._spooled = self._gauge("spool_bytes", "Bytes in the spool, of running and of waiting recordings")
+        self._waiting = self._gauge("uploads_waiting", "Finished segments that are not in the sink yet")
+        self._sent_bytes = self._counter("upload_bytes", "Bytes that a remote store has taken")
+        self._uploads = self._counter("uploads", "Segments stored in the sink for good")
+        self._stored_bytes = self._counter("stored_bytes", "Bytes of the segments stored in the sink")
+        self._upload_errors = self._counter("upload_failures", "Attempts to store that failed", "reason")
+        self._parts = self._gauge("upload_parts_in_flight", "Parts being sent to a remote store")
         self._expiry = self._gauge("certificate_expiry_timestamp_seconds", "When a certificate ends", "name")
 
     # --- calls
@@ -185,6 +192,30 @@ class Metrics:
     def pool_level(self, *, tenant: str, level: int) -> None:
         """Data keys ready for a tenant."""
         self._pool.labels(self._label["name"](tenant)).set(level)
+
+    def spool_level(self, *, spooled_bytes: int, waiting_files: int) -> None:
+        """What lies in the spool, at the last look."""
+        self._spooled.set(spooled_bytes)
+        self._waiting.set(waiting_files)
+
+    def upload_sent(self, *, sent_bytes: int) -> None:
+        """A remote store has taken these bytes, a part or a whole segment."""
+        self._sent_bytes.inc(sent_bytes)
+
+    def upload_finished(self, *, file_id: bytes, size_bytes: int) -> None:
+        """A segment is in the sink and was found there."""
+        del file_id
+        self._uploads.inc()
+        self._stored_bytes.inc(size_bytes)
+
+    def upload_failed(self, *, file_id: bytes, reason: str) -> None:
+        """An attempt failed; the segment is in the spool, and it is tried again."""
+        del file_id
+        self._upload_errors.labels(self._label["reason"](reason)).inc()
+
+    def parts_in_flight(self, *, change: int) -> None:
+        """One more part is being sent, or one less."""
+        self._parts.inc(change)
 
     def _no_longer(self, file_id: bytes) -> None:
         with self._lock:

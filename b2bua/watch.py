@@ -35,6 +35,10 @@ class Watch:
         self.records_sealed = metrics.records_sealed
         self.spool_lag = metrics.spool_lag
         self.pool_level = metrics.pool_level
+        self.spool_level = metrics.spool_level
+        self.upload_sent = metrics.upload_sent
+        self.parts_in_flight = metrics.parts_in_flight
+        self._upload_problems: dict[bytes, str] = {}
 
     # -- engine -----------------------------------------------------------------
 
@@ -177,6 +181,18 @@ class Watch:
         self._metrics.key_requested(provider=provider, seconds=seconds, error=error)
         if error is not None:
             self._write(AuditEvent.KEY_FAILED, reason=_label(error))
+
+    def upload_finished(self, *, file_id: bytes, size_bytes: int) -> None:
+        self._metrics.upload_finished(file_id=file_id, size_bytes=size_bytes)
+        if self._upload_problems.pop(file_id, None) is not None:
+            self._write(AuditEvent.RECORDING_STORED, file_id=file_id.hex())
+
+    def upload_failed(self, *, file_id: bytes, reason: str) -> None:
+        """Each attempt is counted; a file's audit line is written once for each reason, not once a minute."""
+        self._metrics.upload_failed(file_id=file_id, reason=reason)
+        if self._upload_problems.get(file_id) != reason:
+            self._upload_problems[file_id] = reason
+            self._write(AuditEvent.UPLOAD_FAILED, file_id=file_id.hex(), reason=_label(reason))
 
     # -- process ----------------------------------------------------------------
 

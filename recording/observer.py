@@ -6,7 +6,10 @@ from typing import Protocol
 
 
 class RecordingObserver(Protocol):
-    """Called from the pump, spool and keys threads; implementations must be quick, thread-safe and must not raise."""
+    """Called from the pump, spool, keys and uploader threads.
+
+    Implementations must be quick, thread-safe and must not raise.
+    """
 
     def recording_started(self, *, file_id: bytes, call_uid: str) -> None: ...
     def recording_finished(self, *, file_id: bytes, call_uid: str, state: str, size_bytes: int) -> None: ...
@@ -15,6 +18,11 @@ class RecordingObserver(Protocol):
     def spool_lag(self, *, seconds: float, queued_bytes: int) -> None: ...
     def key_requested(self, *, provider: str, seconds: float, error: str | None) -> None: ...
     def pool_level(self, *, tenant: str, level: int) -> None: ...
+    def spool_level(self, *, spooled_bytes: int, waiting_files: int) -> None: ...
+    def upload_sent(self, *, sent_bytes: int) -> None: ...
+    def upload_finished(self, *, file_id: bytes, size_bytes: int) -> None: ...
+    def upload_failed(self, *, file_id: bytes, reason: str) -> None: ...
+    def parts_in_flight(self, *, change: int) -> None: ...
 
 
 class SilentObserver:
@@ -40,3 +48,18 @@ class SilentObserver:
 
     def pool_level(self, *, tenant: str, level: int) -> None:
         del tenant, level
+
+    def spool_level(self, *, spooled_bytes: int, waiting_files: int) -> None:
+        del spooled_bytes, waiting_files
+
+    def upload_sent(self, *, sent_bytes: int) -> None:
+        del sent_bytes
+
+    def upload_finished(self, *, file_id: bytes, size_bytes: int) -> None:
+        del file_id, size_bytes
+
+    def upload_failed(self, *, file_id: bytes, reason: str) -> None:
+        del file_id, reason
+
+    def parts_in_flight(self, *, change: int) -> None:
+        del change

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recording.sinks.sink import LockMode
+
 
 class Layout(enum.Enum):
     """`mixed`.
@@ -83,6 +85,74 @@ class VaultTransitKeySettings:
 KeySettings = LocalKeySettings | AWSKMSKeySettings | VaultTransitKeySettings
 
 
+class AddressingStyle(enum.Enum):
+    """Where the bucket stands in a URL. `path`: after the host; `virtual`: as its first label."""
+
+    PATH = "path"
+    VIRTUAL = "virtual"
+
+
+class ServerSideEncryption(enum.Enum):
+    """What the store encrypts our ciphertext with once more. Source: S3 API, x-amz-server-side-encryption."""
+
+    AES256 = "AES256"
+    KMS = "aws:kms"
+
+
+class RequestChecksum(enum.Enum):
+    """Botocore's `request_checksum_calculation`.
+
+    Content-MD5 and a signed SHA-256 go with every upload in both cases; `when_supported` adds boto3's own.
+    """
+
+    WHEN_REQUIRED = "when_required"
+    WHEN_SUPPORTED = "when_supported"
+
+
+PART_MIN_BYTES = 5 * 1024 * 1024  # S3 User Guide, multipart upload limits
+PART_MAX_BYTES = 128 * 1024 * 1024  # a part is held in memory while it is sent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSinkSettings:
+    """Recordings in a directory of this machine, which is `RecordingSettings.directory`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3SinkSettings:
+    """Recordings in a bucket. `endpoint_url` must be https; None: AWS in `region`.
+
+    `prefix` stands before every key and ends in a slash, or is empty. Credentials come from boto3's chain, or from
+    `profile` of the AWS credentials file `credentials_path`. `ca_path`: the endpoint's trust anchors, None: the
+    platform's. `object_lock_mode` asks for Object Lock: a bucket without it is refused, each object is kept
+    for `object_lock_days` from its start and the store's word on that is read back; 0 days: only what
+    expiry rules and legal holds ask for later. `multipart_chunksize` and `max_concurrency`: bytes of a part and
+    uploads at once; their product is held in memory.
+    """
+
+    bucket: str
+    region: str
+    endpoint_url: str | None = None
+    prefix: str = ""
+    addressing_style: AddressingStyle = AddressingStyle.PATH
+    ca_path: Path | None = None
+    credentials_path: Path | None = None
+    profile: str = "default"
+    object_lock_mode: LockMode | None = None
+    object_lock_days: int = 0
+    server_side_encryption: ServerSideEncryption | None = None
+    sse_kms_key_id: str | None = None
+    multipart_chunksize: int = 8 * 1024 * 1024
+    max_concurrency: int = 4
+    request_checksum_calculation: RequestChecksum = RequestChecksum.WHEN_REQUIRED
+    if_none_match: bool = True
+    tls_floor: TLSFloor = TLSFloor.TLS_1_3
+    timeout_s: float = 10.0
+
+
+SinkSettings = LocalSinkSettings | S3SinkSettings
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
     """Single-use data keys ready per tenant: `size` of them, thrown away unused after `ttl_s`."""
@@ -124,13 +194,15 @@ class RecordingSettings:
     `spool_directory` takes ciphertext while the call runs; `directory` is the local sink; `index_path` an SQLite
     file, which `postgresql` replaces. `record_ms`: a record closes after that much audio; `drain_interval_ms`: how
     often the pump empties the rings; `fsync_interval_ms`: group commit. `min_free_bytes`: below it no required call
-    is admitted.
+    is admitted. `max_spool_bytes`: once the spool holds as much that is not in the sink, the same; None:
+    `min_free_bytes` alone bounds it. Nothing is ever deleted that is not stored.
     """
 
     directory: Path
     spool_directory: Path
     index_path: Path
     keys: Mapping[str, KeySettings]
+    sink: SinkSettings = field(default_factory=LocalSinkSettings)
     layout: Layout = Layout.MIXED
     chunk_size: int = 8192
     record_ms: int = 500
@@ -139,6 +211,7 @@ class RecordingSettings:
     segment_seconds: int = 14400
     queue_bytes: int = 64 * 1024 * 1024
     min_free_bytes: int = 256 * 1024 * 1024
+    max_spool_bytes: int | None = None
     pool: PoolSettings = field(default_factory=PoolSettings)
     postgresql: PostgreSQLSettings | None = None
 

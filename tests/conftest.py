@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from support.openbao import openbao
+from support.rgw import rgw
+from support.s3 import moto_s3
 
-__all__ = ["openbao"]
+__all__ = ["moto_s3", "openbao", "rgw"]

@@ -49,6 +49,7 @@ class LocalSink:
     """
 
     locks = False
+    part_bytes = None
 
     def __init__(self, directory: Path, *, name: str = "local") -> None:
         self.name = name
@@ -69,6 +70,9 @@ class LocalSink:
                 raise SinkUnavailableError(f"{name.key}: {expected} bytes were stored, {stored} are there")
             source.unlink(missing_ok=True)
             return stored
+
+    def advance(self, source: Path, name: ObjectName, durable_bytes: int) -> None:
+        """Nothing: whole files only."""
 
     def size(self, key: str) -> int | None:
         with _translated(path := self.path(key)):

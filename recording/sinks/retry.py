@@ -44,6 +44,14 @@ class RetryingSink:
     def put(self, source: Path, name: ObjectName) -> int:
         return self._repeated(lambda: self._sink.put(source, name))
 
+    @property
+    def part_bytes(self) -> int | None:
+        return self._sink.part_bytes
+
+    def advance(self, source: Path, name: ObjectName, durable_bytes: int) -> None:
+        """Tried once: the next part, or `put`, sends what this could not."""
+        self._sink.advance(source, name, durable_bytes)
+
     def size(self, key: str) -> int | None:
         return self._repeated(lambda: self._sink.size(key))
 

@@ -168,6 +168,11 @@ class Sink(Protocol):
     name: str
 
     @property
+    def part_bytes(self) -> int | None:
+        """How much of a file that still grows can be sent at a time; None: only whole files are taken."""
+        ...
+
+    @property
     def locks(self) -> bool:
         """Whether the store itself can keep objects from deletion: retention and legal hold."""
         ...
@@ -181,6 +186,14 @@ class Sink(Protocol):
         Raises:
             SinkUnavailableError, SinkRefusedError, ObjectConflictError: `source` is where it was, whole.
             ObjectMissingError: neither `source` nor the object is there.
+        """
+        ...
+
+    def advance(self, source: Path, name: ObjectName, durable_bytes: int) -> None:
+        """Send whole parts of a file that still grows, out of its first `durable_bytes`; `put` ends what this began.
+
+        Idempotent, and never needed: `put` sends whatever was not sent. Does nothing where `part_bytes` is None.
+        Not at the same time as `put` of the same file. Raises as `put`.
         """
         ...
 

@@ -14,6 +14,7 @@ import pytest
 from recording.format import limits
 from recording.sinks.local import LocalSink
 from recording.sinks.retry import RetryingSink
+from recording.sinks.s3 import S3Sink
 from recording.sinks.sink import (
     NO_RETENTION,
     ObjectConflictError,
@@ -25,6 +26,7 @@ from recording.sinks.sink import (
     sidecars,
 )
 from support.memory_sink import MemorySink
+from support.s3 import moto_settings, rgw_settings
 
 NAME = ObjectName(
     tenant_handle=b"T" * 16, file_id=b"F" * 16, started_hour=datetime(2026, 3, 31, 23, tzinfo=UTC)
@@ -32,10 +34,22 @@ NAME = ObjectName(
 KEY = f"{'54' * 16}/2026/03/{'46' * 16}.crec"
 
 
-@pytest.fixture(params=["local", "local-across-file-systems", "memory", "retrying"])
+S3_SINKS = ["s3-locked", "s3-plain", "s3-moto"]
+
+
+def s3_sink(request: pytest.FixtureRequest, directory: Path) -> S3Sink:
+    if request.param == "s3-moto":
+        return S3Sink(moto_settings(request.getfixturevalue("moto_s3"), directory))
+    locked = request.param == "s3-locked"
+    return S3Sink(rgw_settings(request.getfixturevalue("rgw"), directory, locked=locked))
+
+
+@pytest.fixture(params=["local", "local-across-file-systems", "memory", "retrying", *S3_SINKS])
 def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sink]:
     if request.param == "memory":
         yield MemorySink()
+    elif request.param in S3_SINKS:
+        yield s3_sink(request, tmp_path)
     elif request.param == "local-across-file-systems":
         with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
             assert Path(directory).stat().st_dev != tmp_path.stat().st_dev
@@ -161,7 +175,7 @@ def test_retention_and_holds_keep_an_object_where_the_store_can_lock(sink: Sink,
         sink.set_hold(KEY, is_held=True)
     sink.put(source, NAME)
     assert sink.retention(KEY) == NO_RETENTION
-    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     if not sink.locks:
         with pytest.raises(SinkRefusedError):
             sink.extend_retention(KEY, until)
@@ -172,6 +186,9 @@ def test_retention_and_holds_keep_an_object_where_the_store_can_lock(sink: Sink,
     with pytest.raises(ObjectLockedError):
         sink.delete(KEY)
     assert not sink.set_hold(KEY, is_held=False).is_held
+    sink.delete(KEY)
+    source.write_bytes(b"again")
+    sink.put(source, NAME)
     kept = sink.extend_retention(KEY, until)
     assert (kept.until, kept.is_held) == (until, False)
     assert sink.extend_retention(KEY, until - timedelta(seconds=1)).until == until, "never shortened"

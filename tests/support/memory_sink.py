@@ -30,6 +30,7 @@ class MemorySink:
 
     name = "memory"
     locks = True
+    part_bytes = None
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -55,6 +56,9 @@ class MemorySink:
         if self.objects.setdefault(name.key, content) != content:
             raise ObjectConflictError(f"{name.key} exists with other content")
         return len(content)
+
+    def advance(self, source: Path, name: ObjectName, durable_bytes: int) -> None:
+        """Nothing: whole files only."""
 
     def size(self, key: str) -> int | None:
         content = self.objects.get(check_key(key))

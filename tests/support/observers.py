@@ -18,6 +18,12 @@ class ListeningObserver:
         self.lags: list[tuple[float, int]] = []
         self.key_requests: list[tuple[str, float, str | None]] = []
         self.levels: list[tuple[str, int]] = []
+        self.spool_levels: list[tuple[int, int]] = []
+        self.sent_bytes = 0
+        self.uploads: list[tuple[bytes, int]] = []
+        self.upload_failures: list[tuple[bytes, str]] = []
+        self.parts = 0
+        self.most_parts = 0
 
     def recording_started(self, *, file_id: bytes, call_uid: str) -> None:
         with self._lock:
@@ -47,3 +53,24 @@ class ListeningObserver:
     def pool_level(self, *, tenant: str, level: int) -> None:
         with self._lock:
             self.levels.append((tenant, level))
+
+    def spool_level(self, *, spooled_bytes: int, waiting_files: int) -> None:
+        with self._lock:
+            self.spool_levels.append((spooled_bytes, waiting_files))
+
+    def upload_sent(self, *, sent_bytes: int) -> None:
+        with self._lock:
+            self.sent_bytes += sent_bytes
+
+    def upload_finished(self, *, file_id: bytes, size_bytes: int) -> None:
+        with self._lock:
+            self.uploads.append((file_id, size_bytes))
+
+    def upload_failed(self, *, file_id: bytes, reason: str) -> None:
+        with self._lock:
+            self.upload_failures.append((file_id, reason))
+
+    def parts_in_flight(self, *, change: int) -> None:
+        with self._lock:
+            self.parts += change
+            self.most_parts = max(self.most_parts, self.parts)

@@ -90,6 +90,24 @@ def test_keys() -> None:
     assert value(metrics, "key_pool_level", tenant="clinic") == 8
 
 
+def test_what_leaves_the_spool() -> None:
+    metrics = Metrics()
+    observer: RecordingObserver = metrics
+    observer.spool_level(spooled_bytes=8208, waiting_files=3)
+    assert (value(metrics, "spool_bytes"), value(metrics, "uploads_waiting")) == (8208, 3)
+    observer.parts_in_flight(change=1)
+    observer.parts_in_flight(change=1)
+    observer.parts_in_flight(change=-1)
+    assert value(metrics, "upload_parts_in_flight") == 1
+    observer.upload_sent(sent_bytes=5000)
+    observer.upload_sent(sent_bytes=1)
+    assert value(metrics, "upload_bytes_total") == 5001
+    observer.upload_failed(file_id=FILE, reason="clock_skew")
+    observer.upload_finished(file_id=FILE, size_bytes=5001)
+    assert value(metrics, "upload_failures_total", reason="clock_skew") == 1
+    assert (value(metrics, "uploads_total"), value(metrics, "stored_bytes_total")) == (1, 5001)
+
+
 def label_values(metrics: Metrics) -> set[str]:
     return {
         text

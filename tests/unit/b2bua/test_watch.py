@@ -71,6 +71,22 @@ def test_each_failure_of_a_recording(told: Told, name: str) -> None:
     assert line["reason"].replace("_", "") == name.lower()
 
 
+def test_a_file_that_does_not_leave_the_spool_is_told_once_for_each_reason(told: Told) -> None:
+    def happen(watch: Watch) -> None:
+        for reason in ("unavailable", "unavailable", "clock_skew"):
+            watch.upload_failed(file_id=b"F" * 16, reason=reason)
+        watch.upload_failed(file_id=b"G" * 16, reason="unavailable")
+        for file_id in (b"F" * 16, b"H" * 16):
+            watch.upload_finished(file_id=file_id, size_bytes=1)
+
+    assert [(line["event"], line["file_id"][:2], line.get("reason")) for line in told(happen)] == [
+        ("upload_failed", "46", "unavailable"),
+        ("upload_failed", "46", "clock_skew"),
+        ("upload_failed", "47", "unavailable"),
+        ("recording_stored", "46", None),
+    ]
+
+
 def test_peers(told: Told) -> None:
     def happen(watch: Watch) -> None:
         watch.peer(

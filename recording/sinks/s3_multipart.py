@@ -1,0 +1,211 @@
+"""A file sent to S3 in parts, also while it still grows, and taken up again by any process after a crash.
+
+The parts that the store lists are compared with the file; what is not shown to be the file's own is sent again.
+Source: Amazon S3 User Guide, "Uploading and copying objects using multipart upload".
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from recording.observer import RecordingObserver
+from recording.settings import S3SinkSettings, ServerSideEncryption
+from recording.sinks.s3_client import S3Client
+from recording.sinks.sink import ObjectMissingError, SinkUnavailableError
+from recording.sinks.upload_state import (
+    Part,
+    UploadState,
+    md5_of,
+    read_upload,
+    remove_upload,
+    split,
+    write_upload,
+)
+
+PARTS_MAX: Final = 10_000  # S3 User Guide, multipart upload limits
+_LISTED: Final = 1000
+
+
+class S3Multipart:
+    """Uploads in parts to one bucket. Any thread; one at a time about the same file.
+
+    All may raise SinkError and OSError.
+    """
+
+    def __init__(self, client: S3Client, settings: S3SinkSettings, observer: RecordingObserver) -> None:
+        self._client = client
+        self._part_bytes = settings.multipart_chunksize
+        self._is_opaque = settings.server_side_encryption is ServerSideEncryption.KMS
+        self._encryption = encryption_headers(settings)
+        self._precondition = precondition(settings)
+        self._observer = observer
+
+    def advance(self, source: Path, key: str, durable_bytes: int) -> None:
+        """Send the whole parts among the first `durable_bytes` that were not sent."""
+        upload = self._begun(source, key)
+        for number, (offset, length) in enumerate(split(durable_bytes, upload.part_bytes), start=1):
+            if number > len(upload.parts) and length == upload.part_bytes:
+                part = self._send(upload, number, _content(source, offset, length))
+                upload = upload.with_part(part)
+                write_upload(source, upload)
+
+    def finish(self, source: Path, key: str, size_bytes: int) -> bool:
+        """Send the rest and make the object. False: the upload is no more, by an earlier end of ours or by a rule.
+
+        Raises ObjectConflictError with reason `exists` where the store found an object of this name.
+        """
+        upload = self._begun(source, key)
+        try:
+            parts = self._complete_parts(source, upload, size_bytes)
+            self._client.call(
+                "complete_multipart_upload",
+                Key=key,
+                UploadId=upload.upload_id,
+                MultipartUpload={
+                    "Parts": [{"PartNumber": at, "ETag": part.etag} for at, part in enumerate(parts, start=1)]
+                },
+                **self._precondition,
+            )
+        except ObjectMissingError:
+            remove_upload(source)
+            return False
+        return True
+
+    def abandon(self, source: Path, key: str) -> None:
+        """Abort what was begun for a file that is to be sent in another way."""
+        upload = read_upload(source, bucket=self._client.bucket, key=key)
+        if upload is not None:
+            self._abort(key, upload.upload_id)
+            remove_upload(source)
+
+    def _begun(self, source: Path, key: str) -> UploadState:
+        """The upload of this file: remembered, else found in the store, else new."""
+        upload = read_upload(source, bucket=self._client.bucket, key=key)
+        if upload is not None:
+            return upload
+        upload_id = self._adopted(key)
+        if upload_id is None:
+            answer = self._client.call("create_multipart_upload", Key=key, **self._encryption)
+            upload_id = answer.get("UploadId")
+        if not isinstance(upload_id, str) or not upload_id:
+            raise SinkUnavailableError(f"{key}: the store gave no upload id", reason="bad_answer")
+        upload = UploadState(
+            bucket=self._client.bucket, key=key, upload_id=upload_id, part_bytes=self._part_bytes
+        )
+        write_upload(source, upload)
+        return upload
+
+    def _adopted(self, key: str) -> str | None:
+        """An upload begun by a process that died before it could say so. Any further one is aborted."""
+        answer = self._client.call("list_multipart_uploads", Prefix=key, MaxUploads=_LISTED)
+        found = [
+            (str(each.get("Initiated", "")), str(each["UploadId"]))
+            for each in answer.get("Uploads", [])
+            if each.get("Key") == key and each.get("UploadId")
+        ]
+        for _, upload_id in sorted(found)[:-1]:
+            self._abort(key, upload_id)
+        return max(found)[1] if found else None
+
+    def _abort(self, key: str, upload_id: str) -> None:
+        try:
+            self._client.call("abort_multipart_upload", Key=key, UploadId=upload_id)
+        except ObjectMissingError:
+            return  # it is no more
+
+    def _complete_parts(self, source: Path, upload: UploadState, size_bytes: int) -> list[Part]:
+        """All parts of the file, those sent that the store lacks or has otherwise."""
+        stored = self._stored_parts(upload)
+        parts = []
+        for number, (offset, length) in enumerate(split(size_bytes, upload.part_bytes), start=1):
+            data = _content(source, offset, length)
+            part = self._known_part(upload, number, data, stored.get(number))
+            parts.append(part or self._send(upload, number, data))
+        return parts
+
+    def _known_part(
+        self, upload: UploadState, number: int, data: bytes, stored: tuple[str, int] | None
+    ) -> Part | None:
+        """The part as stored, if it is shown to be `data`: by its ETag, or by what was noted when it was sent."""
+        if stored is None or stored[1] != len(data):
+            return None
+        part = Part(etag=stored[0], md5=md5_of(data), size_bytes=len(data))
+        noted = upload.parts[number - 1] if number <= len(upload.parts) else None
+        return part if part.etag == part.md5 or part == noted else None
+
+    def _stored_parts(self, upload: UploadState) -> dict[int, tuple[str, int]]:
+        stored: dict[int, tuple[str, int]] = {}
+        marker = 0
+        while len(stored) <= PARTS_MAX:
+            answer = self._client.call(
+                "list_parts", Key=upload.key, UploadId=upload.upload_id, PartNumberMarker=marker
+            )
+            for each in answer.get("Parts", []):
+                stored[int(each["PartNumber"])] = (unquoted(each.get("ETag")), int(each.get("Size", -1)))
+            following = int(answer.get("NextPartNumberMarker") or 0)
+            if not answer.get("IsTruncated") or following <= marker:
+                break
+            marker = following
+        return stored
+
+    def _send(self, upload: UploadState, number: int, data: bytes) -> Part:
+        self._observer.parts_in_flight(change=1)
+        try:
+            answer = self._client.call(
+                "upload_part",
+                Key=upload.key,
+                UploadId=upload.upload_id,
+                PartNumber=number,
+                Body=data,
+                ContentMD5=base64_md5(data),
+            )
+        finally:
+            self._observer.parts_in_flight(change=-1)
+        etag = check_etag(upload.key, answer, data, is_opaque=self._is_opaque)
+        self._observer.upload_sent(sent_bytes=len(data))
+        return Part(etag=etag, md5=md5_of(data), size_bytes=len(data))
+
+
+def check_etag(key: str, answer: Mapping[str, Any], data: bytes, *, is_opaque: bool) -> str:
+    """The ETag of an answer, if it is that of `data`. `is_opaque`: the store's encryption makes it tell nothing."""
+    etag = unquoted(answer.get("ETag"))
+    if not etag or (not is_opaque and etag != md5_of(data)):
+        raise SinkUnavailableError(f"{key}: the store's ETag is not that of what was sent", reason="checksum")
+    return etag
+
+
+def unquoted(etag: object) -> str:
+    """An ETag without its quotes; empty for what is none."""
+    return etag.strip('"') if isinstance(etag, str) else ""
+
+
+def base64_md5(data: bytes) -> str:
+    """Content-MD5 of a body (RFC 1864)."""
+    return base64.b64encode(bytes.fromhex(md5_of(data))).decode()
+
+
+def encryption_headers(settings: S3SinkSettings) -> dict[str, object]:
+    """What asks the store to encrypt once more."""
+    if settings.server_side_encryption is None:
+        return {}
+    headers: dict[str, object] = {"ServerSideEncryption": settings.server_side_encryption.value}
+    if settings.sse_kms_key_id is not None:
+        headers["SSEKMSKeyId"] = settings.sse_kms_key_id
+    return headers
+
+
+def precondition(settings: S3SinkSettings) -> dict[str, object]:
+    """What makes the store refuse to put a second object under a name, where it honours it."""
+    return {"IfNoneMatch": "*"} if settings.if_none_match else {}
+
+
+def _content(source: Path, offset: int, length: int) -> bytes:
+    with source.open("rb") as file:
+        file.seek(offset)
+        data = file.read(length)
+    if len(data) != length:
+        raise SinkUnavailableError(f"{source.name}: it became shorter while it was sent", reason="changed")
+    return data
