@@ -61,7 +61,7 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._audit = AuditLog(settings.audit)
+        self._audit = AuditLog(settings.audit, observer=self._metrics, pool_observer=self._metrics)
         self._watch = Watch(metrics=self._metrics, audit=self._audit)
         self._serving = False
 
@@ -77,6 +77,8 @@ class Application:
         with contextlib.ExitStack() as stack:
             stack.callback(self._audit.close)
             self._audit.start()
+            if not self._audit.wait_ready(KEYS_READY_S):
+                raise ReadinessError(f"{self._audit.problem()}; see `b2bua keys status`")
             self._serve(stack, on_ready)
 
     def _serve(self, stack: contextlib.ExitStack, on_ready: Callable[[Ready], None]) -> None:
@@ -92,7 +94,14 @@ class Application:
             max_taps=settings.limits.max_calls,
             on_overrun=self._watch.tap_overruns,
         )
-        engine = Engine(settings=settings, loop=loop, recorder=recorder, pump=pump, observer=self._watch)
+        engine = Engine(
+            settings=settings,
+            loop=loop,
+            recorder=recorder,
+            pump=pump,
+            observer=self._watch,
+            is_audited=self._is_audited,
+        )
         stack.callback(pump.stop, RECORDER_STOP_S)
         pump.start()
         sip_stack = sip.start(settings=settings, verifier=verifier, handler=engine)
@@ -155,7 +164,8 @@ class Application:
             return None
 
         def is_ready() -> bool:
-            return self._serving and (recorder is None or recorder.readiness().is_ready)
+            is_recording = recorder is None or recorder.readiness().is_ready
+            return self._serving and is_recording and self._is_audited()
 
         server = MetricsServer(self._settings.metrics, self._metrics, is_ready=is_ready)
         stack.callback(server.stop)
@@ -168,6 +178,9 @@ class Application:
         server = ControlServer(self._settings.control, submit=engine.operate, observer=self._watch)
         stack.callback(server.stop)
         server.start()
+
+    def _is_audited(self) -> bool:
+        return self._audit.problem() is None
 
     def _poll_certificates(self, loop: SIPLoop, reload: CertificateReload) -> None:
         def check() -> None:

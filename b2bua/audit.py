@@ -10,21 +10,23 @@ import dataclasses
 import enum
 import ipaddress
 import json
-import os
 import re
-import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 import structlog
 
+from b2bua.audit_store import PlainStore, SealedStore, Store, StoreError
 from b2bua.errors import AuditError
+from b2bua.journal.segment import Recovered
+from b2bua.journal.verify import RECOVERED_EVENT
 from b2bua.settings import AuditSettings
+from recording.observer import RecordingObserver
 
 _log = structlog.get_logger(__name__)
 
@@ -32,7 +34,6 @@ QUEUE_LINES = 20_000
 """Lines that may wait for a slow disk: ten lines a call, 500 calls a second for four seconds."""
 RETRY_S = 1.0
 _BATCH_LINES = 500
-_STANDARD_ERROR = 2
 
 
 class AuditEvent(enum.Enum):
@@ -63,6 +64,9 @@ class AuditEvent(enum.Enum):
     CONTROL_REFUSED = "control_refused"
     FAULT = "fault"
     LINES_LOST = "lines_lost"
+    AUDIT_RECOVERED = RECOVERED_EVENT
+    AUDIT_READ = "audit_read"
+    AUDIT_VERIFIED = "audit_verified"
 
 
 def _utc_now() -> datetime:
@@ -170,39 +174,80 @@ _FORMS: Mapping[str, Callable[[object], bool]] = MappingProxyType(
 """The allow list: each field and what it may hold. 16 hex digits can't be a phone number (E.164: 15)."""
 
 
+class AuditObserver(Protocol):
+    """Called from the audit thread; must be quick and must not raise."""
+
+    def audit_written(self, *, count: int) -> None: ...
+    def audit_failed(self) -> None: ...
+
+
 class AuditLog:
-    """Appends lines to a file, or to standard error. `write` may be called from any thread and never waits.
+    """Appends lines to the sealed log, or in clear to a file. `write` may be called from any thread and never waits.
 
     A thread named `audit` writes and syncs. What fails to be written waits and is tried again; when more than
     `QUEUE_LINES` wait, the oldest are given up and a `lines_lost` line says how many.
     """
 
-    def __init__(self, settings: AuditSettings) -> None:
-        """Open the file (made with mode 0600).
+    def __init__(
+        self,
+        settings: AuditSettings,
+        *,
+        observer: AuditObserver | None = None,
+        pool_observer: RecordingObserver | None = None,
+    ) -> None:
+        """Open the log.
+
+        Args:
+            settings: where and how.
+            observer: learns what was written and what failed.
+            pool_observer: for a process that serves: data keys are kept ready, and this learns how many.
 
         Raises:
-            AuditError: it can't be opened, or others may read or write it.
+            AuditError: the file can't be opened, or others may read or write it.
+            JournalError, KeyConfigurationError: the same of the sealed log and its key.
         """
-        self._path = settings.path
-        self._descriptor = _STANDARD_ERROR if settings.path is None else _open(settings.path)
+        self._store: Store
+        if settings.directory is None:
+            self._where = str(settings.path or "standard error")
+            self._store = PlainStore(settings.path)
+        else:
+            self._where = str(settings.directory)
+            self._store = SealedStore(settings, mark=_recovered, pool_observer=pool_observer)
+        self._commit_s = 0 if settings.directory is None else settings.commit_ms / 1000
+        self._observer = observer
         self._changed = threading.Condition()
         self._lines: deque[bytes] = deque()
         self._lost = 0
+        self._queued_count = 0
+        self._settled_count = 0
+        self._flush_to = 0
         self._is_closing = False
-        self._is_failing = False
-        self._is_cut = False
+        self._failure: str | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def is_failing(self) -> bool:
         """Whether the last attempt to write failed."""
-        return self._is_failing
+        return self._failure is not None
+
+    def problem(self) -> str | None:
+        """Why lines can't be taken now: new calls are refused then. None: they can. Any thread, at once."""
+        if self._failure is not None:
+            return self._failure
+        if len(self._lines) * 2 > QUEUE_LINES:
+            return f"{len(self._lines)} lines wait to be written"
+        return self._store.problem()
 
     def start(self) -> None:
         """Begin to write; lines written before wait until then."""
         assert self._thread is None, "an audit log is started once"
+        self._store.start()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until there is a data key to begin with. For start-up."""
+        return self._store.wait_ready(timeout_s)
 
     def write(self, line: AuditLine) -> None:
         """Queue one line."""
@@ -211,11 +256,31 @@ class AuditLog:
             if len(self._lines) >= QUEUE_LINES:
                 self._lines.popleft()
                 self._lost += 1
+                self._settled_count += 1
             self._lines.append(data)
-            self._changed.notify()
+            self._queued_count += 1
+            self._changed.notify_all()
+
+    def flush(self, timeout_s: float = 10.0) -> None:
+        """Wait until every line written so far is durable: what must not happen unaudited comes after this.
+
+        Raises:
+            AuditError: it is not, and why.
+        """
+        with self._changed:
+            wanted = self._flush_to = self._queued_count
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: self._settled_count >= wanted or self._failure is not None, timeout_s
+            )
+            if self._settled_count < wanted:
+                raise AuditError(
+                    f"the audit log {self._where} can't be written, so nothing was done: "
+                    f"{self._failure or 'it does not answer'}"
+                )
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what waits, then close the file. Does nothing twice.
+        """Write what waits, then close the log. Does nothing twice.
 
         Raises:
             AuditError: lines could not be written in time; says how many.
@@ -224,31 +289,36 @@ class AuditLog:
             if self._is_closing:
                 return
             self._is_closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread is None:
             self._write_batch()
         else:
             self._thread.join(timeout_s)
         unwritten = len(self._lines)
-        if self._path is not None and (self._thread is None or not self._thread.is_alive()):
-            os.close(self._descriptor)
+        if self._thread is None or not self._thread.is_alive():
+            self._store.close()
         if unwritten:
-            raise AuditError(
-                f"{unwritten} audit lines could not be written to {self._path or 'standard error'}"
-            )
+            raise AuditError(f"{unwritten} audit lines could not be written to {self._where}")
 
     def _run(self) -> None:
         while True:
+            pause_s = self._store.idle()
             with self._changed:
-                while not self._lines and not self._is_closing:
-                    self._changed.wait()
+                if not self._lines and not self._is_closing:
+                    self._changed.wait(pause_s)
                 if not self._lines:
-                    return
+                    if self._is_closing:
+                        return
+                    continue
+                self._changed.wait_for(self._is_urgent, self._commit_s)
             if not self._write_batch():
                 with self._changed:
                     if self._is_closing:
                         return
                     self._changed.wait(RETRY_S)
+
+    def _is_urgent(self) -> bool:
+        return self._is_closing or self._flush_to > self._settled_count or len(self._lines) >= _BATCH_LINES
 
     def _write_batch(self) -> bool:
         """Write and sync some lines. On failure they stay queued, and whole lines only count as written."""
@@ -256,50 +326,36 @@ class AuditLog:
             if self._lost:
                 self._lines.appendleft(AuditLine(event=AuditEvent.LINES_LOST, count=self._lost).build())
                 self._lost = 0
+                self._queued_count += 1
             batch = [self._lines.popleft() for _ in range(min(len(self._lines), _BATCH_LINES))]
-        written = 0
+        if not batch:
+            return True
         try:
-            for line in batch:
-                self._write_whole(line)
-                written += 1
-            if self._path is not None:
-                os.fdatasync(self._descriptor)
-        except OSError as error:
-            self._note_failure(error)
-            with self._changed:
-                self._lines.extendleft(reversed(batch[written:]))
+            self._store.append(batch)
+        except StoreError as error:
+            self._note_failure(error, batch[error.written :])
             return False
-        self._is_failing = False
+        with self._changed:
+            self._failure = None
+            self._settled_count += len(batch)
+            self._changed.notify_all()
+        if self._observer is not None:
+            self._observer.audit_written(count=len(batch))
         return True
 
-    def _write_whole(self, line: bytes) -> None:
-        """All of a line. What a full disk has cut off is ended first, and the line then written whole again."""
-        view = memoryview(b"\n" + line if self._is_cut else line)
-        length = len(view)
-        try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-        except OSError:
-            self._is_cut = self._is_cut or len(view) != length
-            raise
-        self._is_cut = False
-
-    def _note_failure(self, error: OSError) -> None:
-        if not self._is_failing:
-            _log.error("audit_not_written", error=error.strerror)
-        self._is_failing = True
+    def _note_failure(self, error: StoreError, unwritten: list[bytes]) -> None:
+        if self._failure is None:
+            _log.error("audit_not_written", problem=str(error))
+        with self._changed:
+            self._failure = str(error)
+            self._settled_count += error.written
+            self._lines.extendleft(reversed(unwritten))
+            self._changed.notify_all()
+        if self._observer is not None:
+            self._observer.audit_failed()
 
 
-def _open(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(path, flags, 0o600)
-    except OSError as error:
-        raise AuditError(f"{path}: {error.strerror}; name a file in a directory of this user's") from error
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) and mode & 0o077:
-        os.close(descriptor)
-        raise AuditError(
-            f"{path} has mode {stat.S_IMODE(mode):04o}, others may use it; run: chmod 600 {path}"
-        )
-    return descriptor
+def _recovered(file: Recovered) -> bytes:
+    return AuditLine(
+        event=AuditEvent.AUDIT_RECOVERED, file_id=file.file_id.hex(), count=file.lost_lines
+    ).build()

@@ -41,6 +41,8 @@ from recording.settings import (
 PATH_VARIABLE = "SEALTRUNK_CONFIG"
 """Names the file for commands that were given none; nothing else is read from the environment."""
 
+STANDARD_ERROR = "-"
+"""As a value of `audit.plain`."""
 MAX_FILE_BYTES = 1 << 20
 """A thousand trunks take a third of this; more is not a configuration."""
 
@@ -95,7 +97,6 @@ def _whole_file(path: Path, what: str, cure: str, *, line: int | None = None) ->
 def _build(document: Document) -> Settings:
     """The settings of a document in which no check found a fault."""
     assert document.limits is not None
-    assert document.audit is not None
     assert document.log is not None
     assert document.posture is not None
     general, limits = document.general.value, document.limits.value
@@ -117,7 +118,7 @@ def _build(document: Document) -> Settings:
             pause_max_s=limits.pause_max_s,
         ),
         metrics=_metrics(document),
-        audit=AuditSettings(path=_optional(document, document.audit.value.path)),
+        audit=_audit(document),
         log=LogSettings(level=document.log.value.level, format=document.log.value.format),
         posture=PostureSettings(
             fips_required=document.posture.value.fips_required,
@@ -244,6 +245,23 @@ def _recording(document: Document) -> RecordingSettings:
         pool=PoolSettings(
             size=table.pool.size, ttl_s=table.pool.ttl_s, refill_per_request=table.pool.refill_per_request
         ),
+    )
+
+
+def _audit(document: Document) -> AuditSettings:
+    assert document.audit is not None
+    table = document.audit.value
+    if table.directory is None or table.key is None:
+        plain = None if table.plain == STANDARD_ERROR else table.plain
+        return AuditSettings(path=_optional(document, plain))
+    key = document.keys[table.key]
+    assert key is not None
+    return AuditSettings(
+        directory=document.file(table.directory),
+        key_name=table.key,
+        key=_key(document, key.value),
+        segment_seconds=table.segment_seconds,
+        commit_ms=table.commit_ms,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from b2bua.config_document import Document, Report, Section, dotted
 from b2bua.config_lines import KeyPath
-from b2bua.config_shape import AWSKey, LocalKey, TrunkTable
+from b2bua.config_shape import AuditTable, AWSKey, LocalKey, TrunkTable
 from b2bua.config_values import KMS_KEY, HostPort, PortRange
 from b2bua.settings import Environment
 
@@ -171,6 +171,43 @@ def check_environment(document: Document, report: Report) -> None:
             report.add(section.key("provider"), "a local key is for development, production refuses it", cure)
 
 
+def check_audit(document: Document, report: Report) -> None:
+    """Sealed under a key of its own, or in clear where that is said and allowed."""
+    section = document.audit
+    if section is None or not section.good("directory", "key", "plain"):
+        return
+    table = section.value
+    if table.plain is not None:
+        _check_plain_audit(document, section, report)
+        return
+    for name in ("directory", "key"):
+        if getattr(table, name) is None:
+            report.add(section.key(name), "the key is missing", f'add it, like {name} = "audit"')
+    if table.key is None:
+        return
+    _check_name(report, section.key("key"), "keys", table.key, document.keys)
+    users = [name for name, tenant in document.tenants.items() if tenant.value.key == table.key]
+    if users:
+        what = (
+            f"tenant {users[0]} uses the key {table.key}, so whoever reads its recordings reads the audit log"
+        )
+        report.add(section.key("key"), what, "add a [keys.NAME] table for the audit log alone")
+
+
+def _check_plain_audit(document: Document, section: Section[AuditTable], report: Report) -> None:
+    table = section.value
+    if table.directory is not None or table.key is not None:
+        report.add(
+            section.key("plain"), "the log is either sealed or in clear", "remove it, or directory and key"
+        )
+    general = document.general
+    if general.good("environment") and general.value.environment is Environment.PRODUCTION:
+        cure = 'name a directory and a key instead, or set environment = "development" for tests'
+        report.add(
+            section.key("plain"), "an audit log in clear is for development, production refuses it", cure
+        )
+
+
 def check_regions(document: Document, report: Report) -> None:
     """A key is asked for in its own region only."""
     for section in document.keys.values():
@@ -194,6 +231,13 @@ def check_directories(document: Document, report: Report) -> None:
         for name, text in texts.items()
         if section.good(name) and text is not None
     }
+    audit = document.audit
+    if audit is not None and audit.good("directory") and audit.value.directory is not None:
+        place = document.file(audit.value.directory).resolve()
+        if place in places.values():
+            report.add(
+                audit.key("directory"), "it is a place of [recording] too", "give each a place of its own"
+            )
     seen: dict[Path, str] = {}
     for name, place in places.items():
         other = seen.setdefault(place, name)
@@ -263,6 +307,7 @@ ALL_CHECKS = (
     check_ports,
     check_addresses,
     check_environment,
+    check_audit,
     check_regions,
     check_directories,
     check_limits,

@@ -55,7 +55,7 @@ SINGLE_TABLES: Mapping[str, type[Table]] = {
     "log": LogTable,
     "posture": PostureTable,
 }
-REQUIRED_TABLES = ("sip", "tls", "media", "recording")
+REQUIRED_TABLES = ("sip", "tls", "media", "recording", "audit")
 OPTIONAL_TABLES = ("metrics", "control")
 """Absent, they switch something off; the others have defaults."""
 NAMED_TABLES = ("keys", "tenants", "trunks")
@@ -214,9 +214,8 @@ class _Reader:
     def _single(self, name: str, shape: type[Table]) -> Section[Any] | None:
         if name not in self._data:
             if name in REQUIRED_TABLES:
-                self._report.add(
-                    (name,), f"the table [{name}] is missing", f"add it with {_required_keys(shape)}"
-                )
+                keys = _required_keys(shape) or _first_keys(shape)
+                self._report.add((name,), f"the table [{name}] is missing", f"add it with {keys}")
                 return None
             return None if name in OPTIONAL_TABLES else Section(path=(name,), value=shape())
         table = self._table(self._data[name], (name,))
@@ -364,6 +363,12 @@ def _required_keys(shape: type[Table]) -> str:
         for name, info in shape.model_fields.items()
         if info.is_required()
     )
+
+
+def _first_keys(shape: type[Table]) -> str:
+    """For a table that no key is required of by itself: the two that come first."""
+    fields = list(shape.model_fields.items())[:2]
+    return ", ".join(f"{info.alias or name} = {(info.examples or ['…'])[0]}" for name, info in fields)
 
 
 @functools.cache

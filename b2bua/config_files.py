@@ -34,8 +34,9 @@ def check_files(document: Document, report: Report, now: datetime) -> None:
             _check_material(document, metrics, settings, report, now, frozenset({Usage.SERVER}))
     for key in document.keys.values():
         _check_key(document, key, report)
-    if document.audit is not None and document.audit.good("path") and document.audit.value.path is not None:
-        _check_audit_path(document.file(document.audit.value.path), document.audit.key("path"), report)
+    audit = document.audit
+    if audit is not None and audit.good("plain") and audit.value.plain not in {None, "-"}:
+        _check_audit_path(document.file(audit.value.plain or ""), audit.key("plain"), report)
 
 
 def material_settings(document: Document) -> TLSMaterialSettings:

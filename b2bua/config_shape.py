@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from b2bua import config_values as values
 from b2bua.settings import (
     DEFAULT_SRTP_SUITES,
+    AuditSettings,
     Codec,
     CodesFrom,
     Environment,
@@ -385,10 +386,36 @@ class MetricsTable(Table):
 
 
 class AuditTable(Table):
-    """Who was let in or refused, and why: JSON lines with ids, trunk, status and reason only."""
+    """Who was let in, refused, recorded or read, and why: sealed lines with ids, trunk, status and reason only."""
 
-    path: PathText | None = _key(
-        "File to append to, made with mode 0600. Default: standard error.", '"audit.jsonl"', default=None
+    directory: PathText | None = _key(
+        "Directory of the sealed log, of its own. `b2bua audit` verifies and reads it.",
+        '"audit"',
+        default=None,
+    )
+    key: str | None = _key(
+        "Name of a `[keys.NAME]` table that no tenant uses. The log's writer needs no right to unwrap under it.",
+        '"audit"',
+        default=None,
+    )
+    segment_seconds: int = _key(
+        "Length after which the log goes on in a new file with a new data key.",
+        "300",
+        default=_default_of(AuditSettings, "segment_seconds"),
+        ge=10,
+        le=14400,
+    )
+    commit_ms: int = _key(
+        "How long a line may wait, in ms, to be written and synced with others: what kill -9 may cost.",
+        "200",
+        default=_default_of(AuditSettings, "commit_ms"),
+        ge=0,
+        le=5000,
+    )
+    plain: PathText | None = _key(
+        "Development only, instead of `directory` and `key`: a file for lines in clear, or `-` for standard error.",
+        '"audit.jsonl"',
+        default=None,
     )
 
 

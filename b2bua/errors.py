@@ -110,3 +110,15 @@ class PostureAlarmError(B2BUAError):
     """The posture report has an alarm; each line is one."""
 
     exit_code = 99
+
+
+class JournalError(B2BUAError):
+    """A directory of sealed lines can't be used: its head is damaged or locked, the disk is full, others may enter."""
+
+    exit_code = 95
+
+
+class AuditFindingsError(B2BUAError):
+    """`b2bua audit verify` found lines cut, changed, moved or missing; each line of the message is one finding."""
+
+    exit_code = 94

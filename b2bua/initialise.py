@@ -107,6 +107,7 @@ def initialise(directory: Path, options: InitOptions, *, now: datetime | None = 
         (directory / "keys").mkdir(mode=0o700)
         material = _issue_certificates(directory / "tls", moment)
         create_kek(directory / "keys" / "dev.kek")
+        create_kek(directory / "keys" / "audit.kek")
         _write_new(configuration, _document(ports, options))
     except (AuthorityError, KeyConfigurationError) as error:
         raise InitialisationError(str(error)) from error
@@ -299,6 +300,14 @@ to = "callee"
 [[routes]]
 from = "callee"
 to = "caller"
+
+[keys.audit]
+provider = "local"
+kek = "keys/audit.kek"
+
+[audit]                                 # who was let in, refused, recorded or read: chained and sealed
+directory = "audit"                     # `b2bua audit verify` and `b2bua audit show` read it
+key = "audit"                           # of its own: who may read recordings need not read this
 
 [metrics]                               # https, with a client certificate too
 listen = "127.0.0.1:{ports.metrics}"

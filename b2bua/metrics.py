@@ -87,6 +87,8 @@ class Metrics:
         self._stored_bytes = self._counter("stored_bytes", "Bytes of the segments stored in the sink")
         self._upload_errors = self._counter("upload_failures", "Attempts to store that failed", "reason")
         self._parts = self._gauge("upload_parts_in_flight", "Parts being sent to a remote store")
+        self._audited = self._counter("audit_lines", "Audit lines that are durable")
+        self._audit_failures = self._counter("audit_failures", "Attempts to write audit lines that failed")
         self._expiry = self._gauge("certificate_expiry_timestamp_seconds", "When a certificate ends", "name")
 
     # --- calls
@@ -138,6 +140,16 @@ class Metrics:
     def follow_certificate_expiry(self, name: str, epoch: Callable[[], float]) -> None:
         """As `set_certificate_expiry`, asked for at each scrape."""
         self._expiry.labels(self._label["name"](name)).set_function(epoch)
+
+    # --- the audit log
+
+    def audit_written(self, *, count: int) -> None:
+        """Audit lines became durable."""
+        self._audited.inc(count)
+
+    def audit_failed(self) -> None:
+        """An attempt to write audit lines failed; they wait and are tried again."""
+        self._audit_failures.inc()
 
     # --- the recorder
 

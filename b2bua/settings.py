@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recording.settings import RecordingSettings
+from recording.settings import KeySettings, RecordingSettings
 from tls.settings import TLSMaterialSettings
 
 
@@ -236,9 +236,24 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
-    """Audit lines are JSON, one a line, with ids, trunk, status and reason only. `path` None: standard error."""
+    """Audit lines are JSON, one a line, with ids, trunk, status and reason only.
 
+    With a `directory` they are sealed there under the key that `key_name` names; `key` is that section's settings.
+    Without, they go in clear to `path`, None: standard error; production refuses that. `commit_ms`: how long a line may
+    wait for others to be written with it.
+    """
+
+    directory: Path | None = None
+    key_name: str | None = None
+    key: KeySettings | None = None
+    segment_seconds: int = 300
+    commit_ms: int = 200
     path: Path | None = None
+
+    @property
+    def kill_loss_bound_ms(self) -> int:
+        """Lines of how long kill -9 may cost, besides the commit that is under way."""
+        return self.commit_ms if self.directory is not None else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,7 @@ class Archive:
         """The segment, opened with whichever configured key fits. The audit log says so, before anything is read.
 
         Raises:
+            AuditError: the audit log can't be written; nothing was read.
             RecordingError: as `recording.reader.open_recording`.
             CommandError: the file can't be read.
         """
@@ -95,6 +96,7 @@ class Archive:
                 reason=purpose,
             )
         )
+        self._audit.flush()
         try:
             with open_recording(segment.path, keys=self._keys) as reader:
                 yield reader

@@ -107,7 +107,8 @@ def _summary(settings: Settings, material: TLSMaterial) -> dict[str, object]:
             "layout": recording.layout.value,
             **_loss_bounds(recording),
         },
-        "audit": "standard error" if settings.audit.path is None else str(settings.audit.path),
+        "audit": _audit_text(settings),
+        "audit_kill_loss_bound_ms": settings.audit.kill_loss_bound_ms,
         "max_calls": settings.limits.max_calls,
         "emergency_numbers": len(settings.emergency_numbers),
         "warnings": [str(warning) for warning in material.warnings],
@@ -148,6 +149,13 @@ def key_text(key: KeySettings) -> str:
             assert_never(key)
 
 
+def _audit_text(settings: Settings) -> str:
+    audit = settings.audit
+    if audit.directory is not None:
+        return f"{audit.directory}, sealed under {audit.key_name}"
+    return f"in clear, {audit.path or 'standard error'} (development only)"
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -157,7 +165,6 @@ def _print_summary(settings: Settings, material: TLSMaterial) -> None:
     metrics = (
         "none" if settings.metrics is None else f"{settings.metrics.address}:{settings.metrics.port}, https"
     )
-    audit = settings.audit.path or "standard error"
     output.print_table(
         ["what", "how"],
         [
@@ -170,11 +177,15 @@ def _print_summary(settings: Settings, material: TLSMaterial) -> None:
             ["metrics", metrics],
             ["recordings", f"{recording.directory}, {recording.layout.value}"],
             *[[f"key {name}", key_text(key)] for name, key in recording.keys.items()],
-            ["audit", audit],
+            ["audit", _audit_text(settings)],
             ["calls at once", settings.limits.max_calls],
             ["emergency numbers", len(settings.emergency_numbers)],
             ["a killed process loses at most", f"{recording.kill_loss_bound_ms} ms of audio"],
             ["a power cut loses at most", f"{recording.power_loss_bound_ms} ms of audio"],
+            [
+                "of the audit log either loses",
+                f"{settings.audit.kill_loss_bound_ms} ms and the commit under way",
+            ],
         ],
     )
     output.print_line()

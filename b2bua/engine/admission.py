@@ -46,15 +46,20 @@ class Load:
 
 
 class Admissions:
-    """The door. SIP thread only; `recorder` None: every trunk's recording is off."""
+    """The door. SIP thread only; `recorder` None: every trunk's recording is off.
+
+    `is_audited`: whether the audit log takes lines now. While it does not no new call starts; live ones go on.
+    """
 
     def __init__(
         self,
         settings: Settings,
         recorder: Recorder | None,
         *,
+        is_audited: Callable[[], bool] = lambda: True,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        self._is_audited = is_audited
         self._settings = settings
         self._recorder = recorder
         self._clock_ns = clock_ns
@@ -108,6 +113,7 @@ class Admissions:
         full = any(load.by_trunk.get(name, 0) >= trunk.max_calls for name, trunk in trunks.items())
         checks = (
             (self.draining, "draining"),
+            (not self._is_audited(), "audit_unavailable"),
             (load.calls >= limits.max_calls, "call_limit"),
             (len(self._recent_ns) >= limits.max_calls_per_s, "rate_limit"),
             (full, "trunk_limit"),

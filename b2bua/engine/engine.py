@@ -60,11 +60,12 @@ class Engine:
         recorder: Recorder | None,
         pump: Pump,
         observer: EngineObserver,
+        is_audited: Callable[[], bool] = lambda: True,
     ) -> None:
         self._settings = settings
         self._loop = loop
         self._observer = observer
-        self._admissions = Admissions(settings, recorder)
+        self._admissions = Admissions(settings, recorder, is_audited=is_audited)
         self._pending: Admission | None = None
         self._calls: dict[str, LiveCall] = {}
         self._dialogs: dict[str, LiveCall] = {}

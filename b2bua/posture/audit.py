@@ -10,25 +10,28 @@ from b2bua.settings import Settings
 
 def ask_audit(settings: Settings) -> Sequence[Row]:
     """Where audit lines go, and in what form; how recordings are exported."""
-    path = settings.audit.path
+    audit = settings.audit
+    place = audit.directory or audit.path
     return [
         Row(
             key="audit.place",
             safeguard=Safeguard.AUDIT,
             subject="audit log",
             finding="lines go to standard error: whoever collects them must keep them"
-            if path is None
-            else f"{path}",
+            if place is None
+            else f"{place}",
             evidence="the configuration, as the program itself reads it",
-            level=Level.ATTENTION if path is None else Level.OK,
+            level=Level.ATTENTION if place is None else Level.OK,
         ),
         Row(
             key="audit.sealed",
             safeguard=Safeguard.AUDIT,
             subject="form of the audit log",
-            finding="JSON lines, neither sealed nor chained in this version; none has a field for a number or a name",
-            evidence="the program's own parts",
-            level=Level.ATTENTION,
+            finding="lines in clear, not chained; none has a field for a number or a name"
+            if audit.directory is None
+            else f"sealed under the key {audit.key_name} and chained; `b2bua audit verify` says whether it is whole",
+            evidence="the configuration, as the program itself reads it",
+            level=Level.ATTENTION if audit.directory is None else Level.OK,
         ),
         Row(
             key="exports.sealed",

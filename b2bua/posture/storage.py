@@ -132,8 +132,8 @@ def private_files(settings: Settings) -> Iterator[tuple[str, Path, bool]]:
     yield "spool", recording.spool_directory, False
     yield "recordings", recording.directory, False
     yield "index", recording.index_path, False
-    if settings.audit.path is not None:
-        yield "audit log", settings.audit.path, False
+    if (audit := settings.audit.directory or settings.audit.path) is not None:
+        yield "audit log", audit, False
 
 
 def ask_files(settings: Settings) -> Sequence[Row]:

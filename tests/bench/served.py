@@ -57,7 +57,7 @@ def served(directory: Path, *, max_calls: int, recording: str) -> Iterator[Edge]
     )  # fmt: skip
     assert policies == 2, "the configuration of `b2bua init` has two trunks"
     text = text.replace("[recording]\n", f"[recording]\npool = {{ size = {POOL_KEYS} }}\n", 1)
-    made.configuration.write_text(text + '\n[audit]\npath = "audit.jsonl"\n')
+    made.configuration.write_text(text)
     with serving(made) as edge:
         yield edge
 

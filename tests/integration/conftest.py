@@ -44,4 +44,4 @@ def assert_unharmed(running: Edge) -> None:
     assert running.process.poll() is None, log
     assert running.stop() == 0, log
     assert [line for line in running.audit() if line["event"] == "fault"] == [], log
-    assert_discreet(running.stderr.read_text() + (running.directory / "audit.jsonl").read_text())
+    assert_discreet(running.stderr.read_text() + running.audit_text())

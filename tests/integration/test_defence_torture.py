@@ -125,7 +125,7 @@ def test_nothing_of_it_is_in_the_log_or_the_audit(served: Edge) -> None:
             connection.settimeout(QUIET_S)
             with contextlib.suppress(OSError):
                 connection.recv(65536)
-    text = served.stderr.read_text() + (served.directory / "audit.jsonl").read_text()
+    text = served.stderr.read_text() + served.audit_text()
     assert "peer_accepted" in text
     assert "garbled" in text
     assert_discreet(text)

@@ -58,7 +58,7 @@ def paused(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with edge(tmp_path_factory.mktemp("pause"), edit=edit, layout=request.param) as running:
         yield running
         assert running.stop() == 0
-        told = running.stderr.read_text() + (running.directory / "audit.jsonl").read_text()
+        told = running.stderr.read_text() + running.audit_text()
         assert_discreet(told)
         assert "*71" not in told
         assert not [line for line in running.audit() if line["event"] == "fault"]

@@ -30,6 +30,7 @@ from b2bua.demo.outgoing import Invitation, OutgoingCall
 from b2bua.demo.pump import MediaPump
 from b2bua.initialise import InitOptions, InitResult, identity_of, initialise
 from recording.settings import Layout
+from support.audited import sealed_lines
 from support.endpoint import LOCALHOST, contexts
 from tls.settings import TLSMaterialSettings
 
@@ -57,9 +58,12 @@ class Edge:
         return self.process.pid
 
     def audit(self) -> list[dict[str, Any]]:
-        """The audit lines written so far."""
-        path = self.directory / "audit.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        """The audit lines written so far, in order, decrypted."""
+        return sealed_lines(self.made.configuration)
+
+    def audit_text(self) -> str:
+        """All that the audit log says."""
+        return "\n".join(json.dumps(line) for line in self.audit())
 
     def wait_audit(
         self, wanted: Callable[[dict[str, Any]], bool], *, timeout_s: float = 10.0
@@ -156,7 +160,7 @@ def edge(
     """Make a configuration, change its text with `edit` and its files with `prepare`, serve it, stop it at the end."""
     made = initialise(directory / "edge", InitOptions(free_ports=True, layout=layout, max_calls=max_calls))
     text = made.configuration.read_text()
-    made.configuration.write_text(edit(text + '\n[audit]\npath = "audit.jsonl"\n'))
+    made.configuration.write_text(edit(text))
     prepare(made)
     with serving(made, env=env) as running:
         yield running

@@ -18,6 +18,7 @@ from recording.keys.local import create_kek
 from recording.settings import Layout
 from recording.spool_state import make_spool_directory, segment_path, write_state
 from support import spooled
+from support.audited import sealed_lines
 from support.configuration import ConfigurationFile, make_configuration
 from support.recorded import CALLED, CALLER, RATE_HZ, record_call
 
@@ -26,7 +27,6 @@ from support.recorded import CALLED, CALLER, RATE_HZ, record_call
 def file(tmp_path: Path) -> ConfigurationFile:
     made = make_configuration(tmp_path / "lab")
     made.replace("[keys.dev]", "fsync_interval_ms = 50\n[keys.dev]")
-    made.append(f'[audit]\npath = "{tmp_path / "audit.jsonl"}"')
     return made
 
 
@@ -318,11 +318,11 @@ def test_reading_is_audited_by_file_and_purpose_alone(
 ) -> None:
     call = record_call(file.load())
     run("list")
-    assert (tmp_path / "audit.jsonl").read_text() == "", "the index holds nothing sealed"
+    assert sealed_lines(file.path) == [], "the index holds nothing sealed"
     run("verify", call.file_id)
     run("show", call.file_id, "--parties")
     run("export", call.file_id, "-o", str(tmp_path / "call.wav"))
-    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    lines = sealed_lines(file.path)
     assert [line["reason"] for line in lines] == ["verify", "show", "export"]
     for line in lines:
         assert line["event"] == "recording_read"

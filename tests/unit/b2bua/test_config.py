@@ -14,6 +14,7 @@ from b2bua.config_checks import MOST_TRUNKS
 from b2bua.config_values import KMS_KEY_EXAMPLE
 from b2bua.errors import ConfigurationError, ConfigurationProblem
 from b2bua.settings import (
+    AuditSettings,
     Codec,
     CodesFrom,
     ControlSettings,
@@ -62,13 +63,17 @@ def test_what_init_makes_is_good_and_complete(file: ConfigurationFile) -> None:
     assert settings.recording.directory == directory / "recordings"
     assert settings.recording.spool_directory == directory / "recordings-spool"
     assert settings.recording.index_path == directory / "recordings-index.sqlite"
-    assert settings.recording.keys == {"dev": LocalKeySettings(kek_path=file.made.kek)}
+    assert settings.recording.keys == {
+        "dev": LocalKeySettings(kek_path=file.made.kek),
+        "audit": settings.audit.key,
+    }
     assert settings.metrics is not None
     assert settings.metrics.tls == file.made.edge
     assert settings.metrics.client_identities == {"monitor.example.test"}
     assert settings.limits.max_calls == 100
     assert settings.emergency_numbers == {"112", "911"}
-    assert settings.audit.path is None
+    assert settings.audit.directory == file.made.directory / "audit"
+    assert settings.audit.key == LocalKeySettings(kek_path=file.made.directory / "keys" / "audit.kek")
 
 
 def test_every_optional_key_reaches_the_settings(file: ConfigurationFile, tmp_path: Path) -> None:
@@ -83,6 +88,7 @@ def test_every_optional_key_reaches_the_settings(file: ConfigurationFile, tmp_pa
         'layout = "mixed"',
         'spool = "/s"\nindex = "i.db"\nchunk_size = 4096\nrecord_ms = 100\nlayout = "split"',
     )
+    file.replace('key = "audit"  ', 'key = "audit"\nsegment_seconds = 60\ncommit_ms = 50  ')
     file.append(f"""
 [recording.pool]
 size = 2
@@ -121,8 +127,6 @@ to = "caller"
 prefix = "+49"
 strip = 3
 prepend = "0"
-[audit]
-path = "audit.jsonl"
 [log]
 level = "warning"
 format = "json"
@@ -161,13 +165,29 @@ format = "json"
     route = settings.routes[2]
     assert (route.source, route.destination) == ("carrier", "caller")
     assert (route.prefix, route.strip, route.prepend) == ("+49", 3, "0")
-    assert settings.audit.path == file.made.directory / "audit.jsonl"
+    assert (settings.audit.segment_seconds, settings.audit.commit_ms) == (60, 50)
+    assert settings.audit.kill_loss_bound_ms == 50
     assert (settings.log.level, settings.log.format) == (LogLevel.WARNING, LogFormat.JSON)
 
 
 def test_without_an_environment_it_is_production(file: ConfigurationFile) -> None:
     file.replace('environment = "development"\n', "")
-    assert {problem.key for problem in file.problems()} == {"tls.trust", "keys.dev.provider"}
+    assert {problem.key for problem in file.problems()} == {
+        "tls.trust",
+        "keys.dev.provider",
+        "keys.audit.provider",
+    }
+
+
+@pytest.mark.parametrize("plain", ["audit.jsonl", "-"])
+def test_an_audit_log_in_clear_is_for_development(file: ConfigurationFile, plain: str) -> None:
+    file.replace('directory = "audit"', f'plain = "{plain}"')
+    file.replace('key = "audit"  ', "")
+    path = file.made.directory / "audit.jsonl" if plain != "-" else None
+    assert file.load().audit == AuditSettings(path=path)
+    file.replace('environment = "development"\n', "")
+    (problem,) = (problem for problem in file.problems() if problem.key == "audit.plain")
+    assert "production refuses it" in problem.what
 
 
 def test_the_environment_variable_names_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +246,7 @@ def file_problems_at(file: ConfigurationFile, now: datetime) -> tuple[Configurat
 def test_production_refuses_local_keys_and_the_development_authority(file: ConfigurationFile) -> None:
     file.replace('"development"\n', '"production"\n')
     found = {problem.key: problem for problem in file.problems()}
-    assert set(found) == {"keys.dev.provider", "tls.trust"}
+    assert set(found) == {"keys.dev.provider", "keys.audit.provider", "tls.trust"}
     assert found["keys.dev.provider"].line == file.line('provider = "local"')
     assert '"aws-kms"' in found["keys.dev.provider"].cure
     assert found["tls.trust"].line == file.line("trust =")
@@ -240,11 +260,12 @@ def test_production_takes_a_kms_key_and_another_authority(file: ConfigurationFil
     file.replace("tls/edge.pem", str(material.certificate_path))
     file.replace("tls/edge.key", str(material.private_key_path))
     file.replace("tls/development-ca.pem", str(material.trust_path))
-    file.replace(
-        'provider = "local"',
-        f'provider = "aws-kms"\nkey_id = "{KMS_KEY_EXAMPLE}"\nregion = "eu-central-1"',
-    )
-    file.replace(file.text.splitlines()[file.line("kek =") - 1] + "\n", "")
+    for kek in ("keys/dev.kek", "keys/audit.kek"):
+        section = file.text.splitlines()[file.line(kek) - 1]
+        file.replace(
+            f'provider = "local"\n{section}',
+            f'provider = "aws-kms"\nkey_id = "{KMS_KEY_EXAMPLE}"\nregion = "eu-central-1"',
+        )
     assert file.load().environment is Environment.PRODUCTION
 
 

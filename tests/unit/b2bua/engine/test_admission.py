@@ -155,6 +155,17 @@ def test_a_draining_process_takes_emergencies_only(settings: Settings) -> None:
     admitted(door.decide(caller(off(settings)), invite("112"), IDLE))
 
 
+def test_while_the_audit_log_takes_no_line_no_call_starts_but_an_emergency(settings: Settings) -> None:
+    audited = False
+    door = Admissions(off(settings), None, is_audited=lambda: audited)
+    refusal = refused(door.decide(caller(off(settings)), invite(), IDLE))
+    assert (refusal.status, refusal.reason) == (503, "audit_unavailable")
+    assert tuple(refusal.headers) == (("Retry-After", "7"),)
+    assert admitted(door.decide(caller(off(settings)), invite("112"), IDLE)).emergency
+    audited = True
+    admitted(door.decide(caller(off(settings)), invite(), IDLE))
+
+
 REQUIRED, BEST_EFFORT, OFF = RecordingPolicy.REQUIRED, RecordingPolicy.BEST_EFFORT, RecordingPolicy.OFF
 
 

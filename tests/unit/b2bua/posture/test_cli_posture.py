@@ -91,8 +91,11 @@ def test_what_was_accepted_does_not_count(
     counting = [key for key, level in levels.items() if level in {"attention", "unknown"}]
     file.append(f"[posture]\naccepted = {json.dumps(counting)}")
     assert main(["posture", str(file.path)]) == 99
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("b2bua: alarm: keys.dev.place: ")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1:3] for line in lines] == [
+        ["alarm", "keys.dev.place"],
+        ["alarm", "keys.audit.place"],
+    ]
 
 
 def test_a_page_that_cannot_be_written_is_an_error(

@@ -1,0 +1,110 @@
+"""The audit log as its commands read it: opened with its key, judged as it is read, the reading itself audited."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from b2bua import config
+from b2bua.audit import AuditEvent, AuditLine, AuditLog
+from b2bua.cli import output
+from b2bua.cli.parser import configuration_path
+from b2bua.errors import AuditFindingsError, CommandError
+from b2bua.journal.chain import ChainedLine
+from b2bua.journal.head import read_head_file
+from b2bua.journal.read import read_files
+from b2bua.journal.segment import segment_names
+from b2bua.journal.verify import Finding, LogReport, verify_log
+from b2bua.settings import Settings
+from recording.format.content import RecordingKind
+from recording.keys.build import build_provider, slot_keys
+from recording.unlock import SlotKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedAudit:
+    """A log to read: the configured one, or a copy of it elsewhere."""
+
+    settings: Settings
+    directory: Path
+    is_copy: bool
+
+    def note(self, event: AuditEvent, *, reason: str) -> None:
+        """A durable line in the log itself that says it is read. Not in a copy.
+
+        Raises:
+            AuditError: it can't be written, so nothing is read; or the reason has not the form of one.
+        """
+        line = AuditLine(event=event, reason=reason)
+        if self.is_copy:
+            return
+        log = AuditLog(self.settings.audit)
+        log.start()
+        try:
+            log.write(line)
+            log.flush()
+        finally:
+            log.close()
+
+    def read(self, on_line: Callable[[ChainedLine], None] | None, *, doing: str) -> LogReport:
+        """Every line in order, with the verdict over the whole log.
+
+        Raises:
+            JournalError: the directory can't be read. RecordingError: the key provider did not answer.
+        """
+        with output.progress_bar() as progress:
+            head = read_head_file(self.directory)
+            total = len(segment_names(self.directory))
+            files = read_files(self.directory, keys=self._keys(), kind=RecordingKind.AUDIT)
+            return verify_log(
+                progress.track(files, total=total, description=doing),
+                head=head,
+                head_after=lambda: read_head_file(self.directory),
+                on_line=on_line,
+            )
+
+    def _keys(self) -> list[SlotKey]:
+        audit = self.settings.audit
+        assert audit.key is not None
+        assert audit.key_name is not None
+        return slot_keys([build_provider(audit.key_name, audit.key)])
+
+
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """`--directory`: another place than the configured one."""
+    parser.add_argument(
+        "--directory", metavar="DIR", type=Path, help="a copy of the log; nothing is written to it"
+    )
+
+
+def finding_text(finding: Finding) -> str:
+    """One line about what is wrong."""
+    place = "" if finding.file is None else f"{finding.file}: "
+    return f"{finding.kind.value}: {place}{finding.what}"
+
+
+def print_findings(report: LogReport) -> int:
+    """Each finding on standard error; the exit code that they amount to."""
+    for finding in report.findings:
+        output.print_error(finding_text(finding))
+    return 0 if report.is_whole else AuditFindingsError.exit_code
+
+
+def open_audit(arguments: argparse.Namespace) -> SealedAudit:
+    """The log that the configuration names, or the copy in `--directory`.
+
+    Raises:
+        ConfigurationError: the file. CommandError: its audit log is not sealed, or there is no such directory.
+    """
+    settings = config.load(configuration_path(arguments))
+    if settings.audit.directory is None:
+        raise CommandError(
+            "the audit log of this configuration is in clear: read it with any tool, it proves nothing"
+        )
+    copy: Path | None = arguments.directory
+    directory = settings.audit.directory if copy is None else copy
+    if not directory.is_dir():
+        raise CommandError(f"{directory}: there is no audit log; one is made by the first line")
+    return SealedAudit(settings=settings, directory=directory, is_copy=copy is not None)

@@ -1,0 +1,1 @@
+"""Lines sealed in containers: the audit log, whose lines are chained, and the log file, whose lines are not."""
