@@ -49,6 +49,8 @@ class AuditEvent(enum.Enum):
     PEER_ACCEPTED = "peer_accepted"
     PEER_REFUSED = "peer_refused"
     PEER_CLOSED = "peer_closed"
+    MEDIA_ABSENT = "media_absent"
+    MEDIA_RETURNED = "media_returned"
     RECORDING_STARTED = "recording_started"
     RECORDING_FINISHED = "recording_finished"
     RECORDING_FAILED = "recording_failed"

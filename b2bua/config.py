@@ -173,6 +173,8 @@ def _trunk(name: str, section: Section[TrunkTable]) -> TrunkSettings:
         no_answer_s=table.no_answer_s,
         pass_headers=frozenset(table.pass_headers),
         pause_codes=_pause_codes(table),
+        no_media_s=table.no_media_s,
+        on_no_media=table.on_no_media,
     )
 
 

@@ -22,9 +22,11 @@ from b2bua.settings import (
     LogFormat,
     LogLevel,
     MediaSettings,
+    NoMediaPolicy,
     RecordingPolicy,
     SIPTarget,
     SRTPSuite,
+    TrunkSettings,
 )
 from recording.settings import Layout, PoolSettings, RecordingSettings
 
@@ -73,6 +75,7 @@ NumberValue = Annotated[str, _read(values.read_emergency_number)]
 DigitsValue = Annotated[str, _read(values.read_digits)]
 CodeValue = Annotated[str, _read(values.read_pause_code)]
 CodesFromValue = Annotated[CodesFrom, _read(values.one_of(CodesFrom, values.by_value))]
+NoMediaValue = Annotated[NoMediaPolicy, _read(values.one_of(NoMediaPolicy, values.by_value))]
 HeaderValue = Annotated[str, _read(values.read_header_name)]
 KMSKeyValue = Annotated[str, _read(values.read_kms_key)]
 HTTPSValue = Annotated[str, _read(values.read_https_url)]
@@ -324,6 +327,19 @@ class TrunkTable(Table):
         "begin a code is withheld for up to 3 s.",
         "true",
         default=True,
+    )
+    no_media_s: int = _key(
+        "Seconds after which a leg of an answered call is reported whose peer says that it sends and from which "
+        "no packet comes that authenticates.",
+        "10",
+        default=_default_of(TrunkSettings, "no_media_s"),
+        ge=2,
+        le=600,
+    )
+    on_no_media: NoMediaValue = _key(
+        "`report`: count, audit and warn; `end`: end the call as well, unless it is to an emergency number.",
+        '"report"',
+        default=NoMediaPolicy.REPORT,
     )
 
 

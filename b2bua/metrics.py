@@ -79,6 +79,12 @@ class Metrics:
         self._pool = self._gauge("key_pool_level", "Data keys ready", "tenant")
         self._pauses = self._counter("recording_pauses", "Recordings paused, and by what", "by")
         self._resumes = self._counter("recording_resumes", "Pauses ended, and by what", "by")
+        self._absent = self._counter(
+            "media_absent", "Legs of answered calls from which nothing authentic came", "trunk", "leg"
+        )
+        self._missing = self._counter(
+            "media_loss_bursts", "Losses of 200 ms of a leg's audio or more", "trunk", "leg"
+        )
         self._commands = self._counter("control_commands", "Commands of operators", "command")
         self._spooled = self._gauge("spool_bytes", "Bytes in the spool, of running and of waiting recordings")
         self._waiting = self._gauge("uploads_waiting", "Finished segments that are not in the sink yet")
@@ -171,6 +177,14 @@ class Metrics:
         del call_uid
         self._no_longer(file_id)
         self._failed.labels(self._label["reason"](reason)).inc()
+
+    def media_absent(self, trunk: str, leg: str) -> None:
+        """An answered call's leg ("A" or "B") delivers no audio."""
+        self._absent.labels(self._label["trunk"](trunk), self._label["outcome"](leg)).inc()
+
+    def audio_missing(self, trunk: str, leg: str) -> None:
+        """A burst of a leg's packets was lost."""
+        self._missing.labels(self._label["trunk"](trunk), self._label["outcome"](leg)).inc()
 
     def control_command(self, command: str) -> None:
         """An operator's command that changes something."""

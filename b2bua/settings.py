@@ -128,6 +128,13 @@ class PauseCodes:
     relayed: bool = True
 
 
+class NoMediaPolicy(enum.Enum):
+    """What becomes of an answered call one side of which sends nothing that authenticates."""
+
+    REPORT = "report"
+    END = "end"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkSettings:
     """One configured peer.
@@ -152,6 +159,8 @@ class TrunkSettings:
     no_answer_s: int = 180
     pass_headers: frozenset[str] = frozenset()
     pause_codes: PauseCodes | None = None
+    no_media_s: int = 10
+    on_no_media: NoMediaPolicy = NoMediaPolicy.REPORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

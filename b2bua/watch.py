@@ -74,6 +74,16 @@ class Watch:
         self._metrics.recording_resumed(by.value)
         self._about(AuditEvent.RECORDING_RESUMED, facts, reason=reason, by=by.value, policy=policy.value)
 
+    def media_absent(self, facts: CallFacts, *, leg: LegRole, trunk: str, ends: bool) -> None:
+        self._metrics.media_absent(trunk, leg.value)
+        self._about(AuditEvent.MEDIA_ABSENT, facts, leg=leg.value, policy="end" if ends else "report")
+
+    def media_returned(self, facts: CallFacts, *, leg: LegRole) -> None:
+        self._about(AuditEvent.MEDIA_RETURNED, facts, leg=leg.value)
+
+    def audio_missing(self, *, leg: LegRole, trunk: str) -> None:
+        self._metrics.audio_missing(trunk, leg.value)
+
     def _write(self, event: AuditEvent, **fields: Any) -> None:
         """One audit line.
 
@@ -95,6 +105,7 @@ class Watch:
         reason: str | None = None,
         by: str | None = None,
         policy: str | None = None,
+        leg: str | None = None,
     ) -> None:
         self._write(
             event,
@@ -106,6 +117,7 @@ class Watch:
             reason=reason,
             by=by,
             policy=policy,
+            leg=leg,
         )
 
     def leg_up(self, trunk: str) -> None:

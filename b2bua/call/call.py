@@ -16,7 +16,7 @@ from b2bua.call import events as on
 from b2bua.call.events import LegRole
 from b2bua.call.pause_code import Typed
 from b2bua.call.sdp_policy import Direction
-from b2bua.call.termination import Reason, Result, Termination, rejection_reason, status_to_caller
+from b2bua.call.termination import Cause, Reason, Result, Termination, rejection_reason, status_to_caller
 from b2bua.settings import PauseCodes
 
 _BOTH = frozenset({LegRole.A, LegRole.B})
@@ -228,6 +228,25 @@ def peer_lost(call: Call, event: on.PeerLost) -> Step:
     return _end(call, Termination(result=Result.FAILED, reason=Reason.TRANSPORT_LOST, status=408))
 
 
+def media_absent(call: Call, event: on.MediaAbsent) -> Step:
+    """Told in the recording; where the trunk says so the call ends, and both peers learn why."""
+    marked = do.MarkMissing(leg=event.leg, missing_ms=event.silent_ms)
+    if not event.ends:
+        return call, (marked,)
+    status = 408
+    ended, commands = _end(
+        call,
+        Termination(result=Result.FAILED, reason=Reason.NO_MEDIA, status=status),
+        cause=Cause(status=status, text="no media"),
+    )
+    return ended, (marked, *commands)
+
+
+def audio_missing(call: Call, event: on.AudioMissing) -> Step:
+    """Told in the recording, and nothing else."""
+    return call, (do.MarkMissing(leg=event.leg, missing_ms=event.missing_ms),)
+
+
 def recording_failed(call: Call, event: on.RecordingFailed) -> Step:
     """A required recording that is lost ends its call."""
     if not event.required:
@@ -262,14 +281,16 @@ def drain(call: Call, event: on.DrainExpired) -> Step:
     return _end(call, Termination(result=Result.COMPLETED, reason=Reason.DRAINED, status=503))
 
 
-def _end(call: Call, termination: Termination, *, warning: str | None = None) -> Step:
+def _end(
+    call: Call, termination: Termination, *, warning: str | None = None, cause: Cause | None = None
+) -> Step:
     unanswered = _unanswered(call)
     ending = replace(call, state=CallState.ENDING, termination=termination, reoffer=None, deferred=None)
     if not ending.alive:
         ended, finish = _finish(ending)
         return ended, (do.StopNoAnswerTimer(), *finish)
     hang_ups = tuple(
-        do.HangUp(leg=leg, status=_hang_up_status(leg, termination.status), warning=warning)
+        do.HangUp(leg=leg, status=_hang_up_status(leg, termination.status), warning=warning, cause=cause)
         for leg in sorted(ending.alive, key=lambda leg: leg.value, reverse=True)
     )
     return ending, (do.StopNoAnswerTimer(), *unanswered, *hang_ups)

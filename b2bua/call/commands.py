@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from b2bua.call.events import LegRole, PauseSource
 from b2bua.call.sdp_policy import Direction
-from b2bua.call.termination import Termination
+from b2bua.call.termination import Cause, Termination
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +31,13 @@ class AnswerCaller:
 class HangUp:
     """End the leg whatever its state: CANCEL, BYE, or a final response of `status`.
 
-    `warning` goes in a Warning 399 header.
+    `warning` goes in a Warning 399 header, `cause` in a Reason header.
     """
 
     leg: LegRole
     status: int
     warning: str | None = None
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,14 @@ class MarkHold:
 
     leg: LegRole
     held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkMissing:
+    """Put EVENT `gap` on the recording, for the channel of the leg whose audio did not come."""
+
+    leg: LegRole
+    missing_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +147,7 @@ Command = (
     | Bridge
     | MarkAnswered
     | MarkHold
+    | MarkMissing
     | MarkDTMF
     | SendReoffer
     | AnswerReoffer

@@ -129,6 +129,27 @@ class PeerLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediaAbsent:
+    """The leg's peer says that it sends, and nothing that authenticates has come for `silent_ms`.
+
+    `ends`: the trunk's policy ends the call for it.
+    """
+
+    leg: LegRole
+    silent_ms: int
+    ends: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioMissing:
+    """`missing_ms` of the leg's audio did not come. `returned`: the rest of what a MediaAbsent told; audio is back."""
+
+    leg: LegRole
+    missing_ms: int
+    returned: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DTMFReceived:
     """One RFC 4733 event of the leg. `at_ms`: when it began, on the monotonic clock."""
 
@@ -201,6 +222,8 @@ Event = (
     | DirectionChanged
     | ReofferAnswered
     | PeerLost
+    | MediaAbsent
+    | AudioMissing
     | DTMFReceived
     | DigitsLapsed
     | PauseRequested

@@ -30,8 +30,21 @@ class Reason(enum.Enum):
     RECORDER_FAILED = "recorder_failed"
     DRAINED = "drained"
     OPERATOR = "operator"
+    NO_MEDIA = "no_media"
     TRANSPORT_LOST = "transport_lost"
     INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """What a Reason header tells a peer whose call we end. Source: RFC 3326 section 2."""
+
+    status: int
+    text: str
+
+    @property
+    def header(self) -> tuple[str, str]:
+        return "Reason", f'SIP;cause={self.status};text="{self.text}"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

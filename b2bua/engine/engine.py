@@ -27,6 +27,7 @@ from b2bua.engine.absence import Absence
 from b2bua.engine.admission import Admission, Admissions, Load
 from b2bua.engine.execute import Executor
 from b2bua.engine.live import LiveCall
+from b2bua.engine.media_watch import MediaWatch
 from b2bua.engine.observer import CallFacts, EngineObserver
 from b2bua.engine.operate import Operations
 from b2bua.media.pump import Pump
@@ -88,6 +89,9 @@ class Engine:
             after_s=settings.limits.peer_gone_s,
             legs_of=self._legs_of,
             on_lost=lambda leg: self.leg_event(leg.call_uid, on.PeerLost(leg=leg.role)),
+        )
+        self._media_watch = MediaWatch(
+            loop=loop, clock_ms=lambda: time.monotonic_ns() // 1_000_000, found=self.leg_event
         )
         self._operations = Operations(calls=self._calls, step=self._step)
         self._accounts: Mapping[tuple[str, URIScheme], TrunkAccount] = {}
@@ -203,9 +207,21 @@ class Engine:
                 if leg is LegRole.A:
                     setup_s = (time.monotonic_ns() - live.started_ns) / 1e9
                     self._observer.call_answered(live.facts, setup_s=setup_s)
+                    self._media_watch.watch(live)
             case on.LegEnded(leg=leg) if leg in live.up:
                 live.up.discard(leg)
                 self._observer.leg_down(live.legs[leg].trunk.name)
+            case on.MediaAbsent(leg=leg, silent_ms=silent_ms, ends=ends):
+                trunk = live.legs[leg].trunk.name
+                _log.warning(
+                    "media_absent", call_uid=live.call_uid, leg=leg.value, trunk=trunk, silent_ms=silent_ms
+                )
+                self._observer.media_absent(live.facts, leg=leg, trunk=trunk, ends=ends)
+            case on.AudioMissing(leg=leg, returned=True):
+                _log.info("media_returned", call_uid=live.call_uid, leg=leg.value)
+                self._observer.media_returned(live.facts, leg=leg)
+            case on.AudioMissing(leg=leg):
+                self._observer.audio_missing(leg=leg, trunk=live.legs[leg].trunk.name)
             case on.RecordingFailed(reason=reason):
                 self._observer.call_unrecorded(live.facts, reason=reason)
             case _:

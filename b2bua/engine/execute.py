@@ -75,6 +75,7 @@ class Executor:
             do.Bridge: self._bridge,
             do.MarkAnswered: self._mark_answered,
             do.MarkHold: self._mark_hold,
+            do.MarkMissing: self._mark_missing,
             do.MarkDTMF: self._mark_dtmf,
             do.SendReoffer: self._send_reoffer,
             do.AnswerReoffer: self._answer_reoffer,
@@ -129,6 +130,8 @@ class Executor:
         headers: tuple[tuple[str, str], ...] = ()
         if command.warning is not None:
             headers = (warning_header(self._settings.listener.public_host, command.warning),)
+        if command.cause is not None:
+            headers = (*headers, command.cause.header)
         live.legs[command.leg].hang_up(command.status, headers)
 
     def _send_reoffer(self, live: LiveCall, command: do.SendReoffer) -> None:
@@ -214,11 +217,17 @@ class Executor:
     def _mark_dtmf(self, live: LiveCall, command: do.MarkDTMF) -> None:
         self._mark(live, EventKind.DTMF, command.leg)
 
-    def _mark(self, live: LiveCall, kind: EventKind, leg: LegRole | None) -> None:
+    def _mark_missing(self, live: LiveCall, command: do.MarkMissing) -> None:
+        frames = command.missing_ms * CLOCK_RATE_HZ // 1000
+        self._mark(live, EventKind.GAP, command.leg, frames=frames)
+
+    def _mark(
+        self, live: LiveCall, kind: EventKind, leg: LegRole | None, *, frames: int | None = None
+    ) -> None:
         if live.tap_id is None:
             return
         channel = None if leg is None else _CHANNELS[leg]
-        event = RecordingEvent(event=kind, channel=channel, at=datetime.now(UTC))
+        event = RecordingEvent(event=kind, channel=channel, frames=frames, at=datetime.now(UTC))
         self._pump.mark(live.tap_id, lambda recording: recording.event(event))
 
     def _meta(self, live: LiveCall) -> RecordingMeta:

@@ -6,6 +6,7 @@ SIP thread only; nothing is done inside a callback but copying.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pjsua2 as pj
@@ -29,6 +30,15 @@ AUDIO = 0
 NO_SLOT = -1
 DTMF_MS = 160
 """Length of a relayed digit, which starts before its own length is known; Q.24 detectors need 40 ms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """What a stream counted since it began: packets that authenticated, bursts of lost ones, the length of the last."""
+
+    packets: int
+    bursts: int
+    last_burst_ms: int
 
 
 class LegError(B2BUAError):
@@ -141,6 +151,15 @@ class Leg(pj.Call):
     def packets_received(self) -> int:
         """RTP packets of the peer that were accepted since the stream began."""
         return int(self.getStreamStat(AUDIO).rtcp.rxStat.pkt)
+
+    def received(self) -> Received | None:
+        """As `packets_received`, with the bursts of packets that were lost. None while there is no stream."""
+        try:
+            found = self.getStreamStat(AUDIO).rtcp.rxStat
+        except pj.Error:
+            return None
+        period = found.lossPeriodUsec
+        return Received(packets=int(found.pkt), bursts=int(period.n), last_burst_ms=int(period.last) // 1000)
 
     def audio(self) -> pj.AudioMedia:
         """The leg's bridge port as it is now; stale after the next media restart."""

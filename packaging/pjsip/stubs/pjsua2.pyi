@@ -294,7 +294,15 @@ class CallInfo:
     media: _Vector[CallMediaInfo]
     remOfferer: bool
 
+class MathStat:
+    n: int
+    max: int
+    min: int
+    last: int
+    mean: int
+
 class RtcpStreamStat:
+    lossPeriodUsec: MathStat
     pkt: int
     bytes: int
     discard: int

@@ -21,6 +21,7 @@ from b2bua.settings import (
     Environment,
     LogFormat,
     LogLevel,
+    NoMediaPolicy,
     PauseCodes,
     RecordingPolicy,
     SIPTarget,
@@ -119,6 +120,8 @@ pause_code = "*71"
 resume_code = "#72"
 pause_codes_from = "b"
 pause_codes_relayed = false
+no_media_s = 5
+on_no_media = "end"
 [control]
 socket = "run/control.sock"
 [[routes]]
@@ -161,6 +164,7 @@ format = "json"
     assert carrier.srtp_suites == (SRTPSuite.AES_CM_128_HMAC_SHA1_80,)
     assert carrier.pass_headers == {"x-call-reference"}
     assert carrier.pause_codes == PauseCodes(pause="*71", resume="#72", heard_from=CodesFrom.B, relayed=False)
+    assert (carrier.no_media_s, carrier.on_no_media) == (5, NoMediaPolicy.END)
     assert settings.control == ControlSettings(socket=file.made.directory / "run/control.sock")
     route = settings.routes[2]
     assert (route.source, route.destination) == ("carrier", "caller")

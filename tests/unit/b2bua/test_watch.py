@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from b2bua.audit import AuditLog
-from b2bua.call.events import LegRole
+from b2bua.call.events import LegRole, PauseSource
 from b2bua.call.sdp_policy import SDPFault
 from b2bua.call.termination import Reason, Result, Termination
 from b2bua.engine.observer import CallFacts
 from b2bua.metrics import Metrics
-from b2bua.settings import AuditSettings
+from b2bua.settings import AuditSettings, RecordingPolicy
 from b2bua.sip.handler import PeerEvent
 from b2bua.watch import Watch
 from recording.errors import RecordingError
@@ -111,3 +111,47 @@ def test_a_line_that_cannot_be_built_is_told_as_that_and_fails_nobody(told: Told
 
 def test_a_secured_leg_is_counted_not_audited(told: Told) -> None:
     assert told(lambda watch: watch.leg_secured(FACTS, leg=LegRole.A, suite="AEAD_AES_256_GCM")) == []
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_absent_media_is_counted_by_trunk_and_leg_and_audited(tmp_path: Path, ends: bool) -> None:
+    metrics, path = Metrics(), tmp_path / "audit.jsonl"
+    log = AuditLog(AuditSettings(path=path))
+    log.start()
+    watch = Watch(metrics=metrics, audit=log)
+    watch.media_absent(FACTS, leg=LegRole.B, trunk="carrier", ends=ends)
+    watch.media_returned(FACTS, leg=LegRole.B)
+    watch.audio_missing(leg=LegRole.A, trunk="pbx")
+    log.close()
+    absent, returned = (json.loads(line) for line in path.read_text().splitlines())
+    assert (absent["event"], absent["leg"], absent["policy"]) == (
+        "media_absent",
+        "B",
+        "end" if ends else "report",
+    )
+    assert (returned["event"], returned["leg"]) == ("media_returned", "B")
+    sample = metrics.registry.get_sample_value
+    assert sample("sealtrunk_media_absent_total", {"trunk": "carrier", "leg": "B"}) == 1
+    assert sample("sealtrunk_media_loss_bursts_total", {"trunk": "pbx", "leg": "A"}) == 1
+
+
+def test_pauses_and_commands_are_counted_and_audited(tmp_path: Path) -> None:
+    metrics, path = Metrics(), tmp_path / "audit.jsonl"
+    log = AuditLog(AuditSettings(path=path))
+    log.start()
+    watch = Watch(metrics=metrics, audit=log)
+    policy = RecordingPolicy.REQUIRED
+    watch.recording_paused(FACTS, by=PauseSource.DTMF, reason="dtmf_code", policy=policy)
+    watch.recording_resumed(FACTS, by=PauseSource.LIMIT, reason="pause_limit", policy=policy)
+    watch.control_command(command="hang_up", call_uid=FACTS.call_uid, reason="abuse", uid=0)
+    watch.control_refused(reason="foreign_user", uid=65534)
+    log.close()
+    paused, resumed, command, refused = (json.loads(line) for line in path.read_text().splitlines())
+    assert (paused["event"], paused["by"], paused["policy"]) == ("recording_paused", "dtmf", "required")
+    assert (resumed["event"], resumed["by"]) == ("recording_resumed", "limit")
+    assert (command["event"], command["by"], command["uid"]) == ("control_command", "hang_up", 0)
+    assert (refused["event"], refused["uid"]) == ("control_refused", 65534)
+    sample = metrics.registry.get_sample_value
+    assert sample("sealtrunk_recording_pauses_total", {"by": "dtmf"}) == 1
+    assert sample("sealtrunk_recording_resumes_total", {"by": "limit"}) == 1
+    assert sample("sealtrunk_control_commands_total", {"command": "hang_up"}) == 1

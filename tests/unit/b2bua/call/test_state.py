@@ -12,7 +12,7 @@ from b2bua.call.call import Call, CallState
 from b2bua.call.events import Event, LegRole
 from b2bua.call.sdp_policy import Direction, SDPFault, SDPRefusal
 from b2bua.call.state import TABLE, markdown, step
-from b2bua.call.termination import Reason, Result, Termination, rejection_reason, status_to_caller
+from b2bua.call.termination import Cause, Reason, Result, Termination, rejection_reason, status_to_caller
 
 A, B = LegRole.A, LegRole.B
 REFUSAL = SDPRefusal(fault=SDPFault.PLAIN_RTP)
@@ -166,6 +166,26 @@ def test_a_peer_that_is_lost_ends_an_answered_call_only() -> None:
     assert play(ADMITTED, on.PeerLost(leg=B))[1] == []
 
 
+@pytest.mark.parametrize("leg", LegRole)
+def test_a_leg_without_media_is_told_and_ends_the_call_only_where_the_trunk_says_so(leg: LegRole) -> None:
+    marked = do.MarkMissing(leg=leg, missing_ms=9000)
+    call, commands = play(*ACTIVE, on.MediaAbsent(leg=leg, silent_ms=9000, ends=False))
+    assert (call.state, commands) == (CallState.ACTIVE, [marked])
+    call, commands = play(*ACTIVE, on.MediaAbsent(leg=leg, silent_ms=9000, ends=True))
+    assert call.termination == Termination(result=Result.FAILED, reason=Reason.NO_MEDIA, status=408)
+    assert commands[0] == marked
+    hang_ups = [command for command in commands if isinstance(command, do.HangUp)]
+    assert [command.cause for command in hang_ups] == [Cause(status=408, text="no media")] * 2
+    assert Cause(status=408, text="no media").header == ("Reason", 'SIP;cause=408;text="no media"')
+    assert play(ADMITTED, on.MediaAbsent(leg=leg, silent_ms=9000, ends=True))[1] == []
+
+
+def test_missing_audio_is_told_for_its_leg() -> None:
+    for returned in (False, True):
+        event = on.AudioMissing(leg=B, missing_ms=300, returned=returned)
+        assert play(*ACTIVE, event)[1] == [do.MarkMissing(leg=B, missing_ms=300)]
+
+
 def test_a_best_effort_recording_may_fail() -> None:
     call, commands = play(*ACTIVE, on.RecordingFailed(reason="x", required=False))
     assert (call.state, commands) == (CallState.ACTIVE, [])
@@ -271,6 +291,8 @@ def _events() -> st.SearchStrategy[Event]:
         st.builds(on.DirectionChanged, leg=legs, direction=directions),
         st.builds(on.ReofferAnswered, leg=legs, status=st.sampled_from([200, 488])),
         st.builds(on.PeerLost, leg=legs),
+        st.builds(on.MediaAbsent, leg=legs, silent_ms=st.just(9000), ends=st.booleans()),
+        st.builds(on.AudioMissing, leg=legs, missing_ms=st.just(300), returned=st.booleans()),
         st.builds(
             on.DTMFReceived,
             leg=legs,
