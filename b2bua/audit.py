@@ -59,6 +59,9 @@ class AuditEvent(enum.Enum):
     RECORDING_STORED = "recording_stored"
     UPLOAD_FAILED = "upload_failed"
     RECORDING_READ = "recording_read"
+    EXPORT_SEALED = "export_sealed"
+    EXPORT_PLAINTEXT = "export_plaintext"
+    ARTEFACT_ATTACHED = "artefact_attached"
     KEY_FAILED = "key_failed"
     CERTIFICATE_RELOADED = "certificate_reloaded"
     CERTIFICATE_REFUSED = "certificate_refused"
@@ -71,6 +74,10 @@ class AuditEvent(enum.Enum):
     AUDIT_VERIFIED = "audit_verified"
 
 
+TICKET = r"[A-Z]{2,4}-[0-9]{1,6}"
+"""Letters that make no name, digits that make no phone number."""
+
+
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -80,8 +87,8 @@ class AuditLine:
     """One line. Fields left None are not written.
 
     `trunk` is the calling side's, `far_trunk` the called side's. `leg` is A or B. `source` is the address of a peer,
-    without port. `by` is what caused it, `policy` a recording policy, `uid` a user of this machine. `count` is of lines
-    or records. `at` is aware UTC.
+    without port. `action` is what was done with a recording, `ticket` names the request behind it. `by` is what caused
+    it, `policy` a recording policy, `uid` a user of this machine. `count` is of lines or records. `at` is aware UTC.
 
     Raises:
         AuditError: on construction, if a field has not the form it must have.
@@ -95,6 +102,8 @@ class AuditLine:
     tenant_handle: str | None = None
     status: int | None = None
     reason: str | None = None
+    action: str | None = None
+    ticket: str | None = None
     by: str | None = None
     policy: str | None = None
     uid: int | None = None
@@ -161,6 +170,8 @@ _FORMS: Mapping[str, Callable[[object], bool]] = MappingProxyType(
         "tenant_handle": _matches(r"[0-9a-f]{32}"),
         "status": _is_number(100, 699),
         "reason": _is_label,
+        "action": _is_label,
+        "ticket": _matches(TICKET),
         "by": _is_label,
         "policy": _is_label,
         "uid": _is_number(0, (1 << 32) - 1),

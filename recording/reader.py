@@ -59,7 +59,7 @@ def open_recording(
     def find(head: Head) -> SegmentKeys:
         found = sidecars
         if found is None:
-            found = _sidecars_beside(source, head.core.file_id) if isinstance(source, Path) else ()
+            found = sidecars_beside(source, head.core.file_id) if isinstance(source, Path) else ()
         return unlock(head, keys=keys, sidecars=found)
 
     return _open(source, find)
@@ -68,6 +68,14 @@ def open_recording(
 def open_with_dek(source: Path | BinaryIO, dek: bytes | bytearray) -> RecordingReader:
     """Open one segment with its data key, borrowed. Raises as `open_recording`."""
     return _open(source, lambda head: keys_from_dek(head, dek))
+
+
+def open_with(source: Path | BinaryIO, find_keys: Callable[[Head], SegmentKeys]) -> RecordingReader:
+    """Open one segment with the keys that `find_keys` gives for its head, having compared the commitment.
+
+    Raises as `open_recording`, and what `find_keys` raises.
+    """
+    return _open(source, find_keys)
 
 
 def read_head(file: BinaryIO) -> Head:
@@ -132,6 +140,12 @@ class RecordingReader:
         """Sample frames of the recording before this segment."""
         return self._first_record().position
 
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample frame, as META says. Raises as `meta`."""
+        channels = self.meta.channels
+        return 2 * (1 if channels is None else channels)
+
     def records(self, start: int = 0) -> Iterator[Record]:
         """Authentic records from index `start` on, FINAL included.
 
@@ -157,10 +171,11 @@ class RecordingReader:
                     return
         raise self._end_error(index, "there is no FINAL record")
 
-    def audio(self, start: int | None = None) -> Iterator[Record]:
-        """AUDIO records, from sample frame `start` on (default: all).
+    def audio(self, start: int | None = None, stop: int | None = None) -> Iterator[Record]:
+        """AUDIO records, from sample frame `start` on (default: all) to before `stop` (default: the end).
 
-        The first is cut so that it begins at `start`.
+        The first is cut so that it begins at `start`, the last so that it ends at `stop`; what lies behind `stop` is
+        not read.
 
         Raises as `records`, and MalformedContentError where a record does not start where the last one ended.
         """
@@ -174,10 +189,12 @@ class RecordingReader:
                     f"record {record.index} is at frame {record.position}, not {expected}"
                 )
             expected = record.position + frames
-            if start is None or start <= record.position:
-                yield record
-            elif start < expected:
-                yield self._cut(record, start)
+            first = record.position if start is None else max(start, record.position)
+            last = expected if stop is None else min(stop, expected)
+            if first < last:
+                yield self._cut(record, first, last)
+            if stop is not None and stop <= expected:
+                return
 
     def events(self) -> Iterator[tuple[int, RecordingEvent]]:
         """Position and content of each EVENT. Raises as `records`, and MalformedContentError."""
@@ -312,19 +329,21 @@ class RecordingReader:
             at += len(block)
         return -(-(last_nonzero + 1) // limits.SECTOR) * limits.SECTOR
 
-    def _frame_bytes(self) -> int:
-        channels = self.meta.channels
-        return 2 * (1 if channels is None else channels)
-
     def _whole_frames(self, record: Record) -> int:
-        frame_bytes = self._frame_bytes()
+        frame_bytes = self.frame_bytes
         if frame_bytes == 0 or len(record.payload) % frame_bytes:
             raise MalformedContentError(f"record {record.index} holds part of a frame of {frame_bytes} bytes")
         return len(record.payload) // frame_bytes
 
-    def _cut(self, record: Record, start: int) -> Record:
-        skip = (start - record.position) * self._frame_bytes()
-        return Record(index=record.index, type=record.type, position=start, payload=record.payload[skip:])
+    def _cut(self, record: Record, first: int, last: int) -> Record:
+        """The part of an AUDIO record from frame `first` to before `last`."""
+        frame_bytes = self.frame_bytes
+        start, stop = (first - record.position) * frame_bytes, (last - record.position) * frame_bytes
+        if start == 0 and stop == len(record.payload):
+            return record
+        return Record(
+            index=record.index, type=record.type, position=first, payload=record.payload[start:stop]
+        )
 
 
 def _open(source: Path | BinaryIO, find_keys: Callable[[Head], SegmentKeys]) -> RecordingReader:
@@ -340,7 +359,7 @@ def _open(source: Path | BinaryIO, find_keys: Callable[[Head], SegmentKeys]) -> 
         raise
 
 
-def _sidecars_beside(path: Path, file_id: bytes) -> Iterator[bytes]:
+def sidecars_beside(path: Path, file_id: bytes) -> Iterator[bytes]:
     """Contents of the sidecars in the file's directory, highest generation first.
 
     One that cannot be read counts as empty, which is passed over: a directory of that name must not stop reading.

@@ -3,32 +3,66 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from b2bua import config
 from b2bua.audit import AuditEvent, AuditLine, AuditLog
+from b2bua.cli.access import Access
 from b2bua.errors import CommandError
 from b2bua.settings import Settings
-from recording.index import IndexEntry, RecordingIndex
+from recording.chain import Opener
+from recording.cms import Recipient
+from recording.errors import RecordingError
+from recording.format.content import RecordingKind
+from recording.format.header import Head
+from recording.format.suites import SegmentKeys
+from recording.index import IndexEntry, IndexState, RecordingIndex
 from recording.keys.build import build_providers, slot_keys
-from recording.reader import RecordingReader, open_recording, read_head
-from recording.sinks.local import LocalSink
+from recording.reader import RecordingReader, open_with, read_head, sidecars_beside
+from recording.sinks.build import build_sink
+from recording.sinks.sink import ObjectMissingError, ObjectName, Sink, sidecars
 from recording.spool_state import segment_path
-from recording.unlock import SlotKey
+from recording.unlock import SlotKey, unlock
 
+END_WAIT_S: Final = 2.0
+"""A call that has ended is in the index as such after one group commit at most (a second by default)."""
+_LOOK_INTERVAL_S: Final = 0.05
+_SEGMENTS_MAX: Final = 1_000_000
 _ID = re.compile(r"[0-9a-f]{32}")
+_DELETED = frozenset({IndexState.DELETING, IndexState.DELETED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One file; `entry` is None where the index knows nothing of it."""
+    """One file. `entry` is None where the index knows nothing of it, `path` where it is found through the index."""
 
-    path: Path
     file_id: bytes
-    entry: IndexEntry | None
+    entry: IndexEntry | None = None
+    path: Path | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the index has it as being recorded."""
+        return self.entry is not None and self.entry.state is IndexState.RECORDING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a name means: segments of one recording, in order. `is_whole`: all that it has, but for lost ones."""
+
+    segments: tuple[Segment, ...]
+    is_whole: bool = False
+    is_live: bool = False
+
+    @property
+    def entry(self) -> IndexEntry | None:
+        return next((segment.entry for segment in self.segments if segment.entry is not None), None)
 
 
 class Archive:
@@ -39,45 +73,121 @@ class Archive:
         self._index = index
         self._audit = audit
         self._keys: Sequence[SlotKey] | None = None
+        self._unlocked: dict[bytes, SegmentKeys] = {}
+        self._told: set[tuple[bytes, Access]] = set()
+        self._sink: Sink | None = None
 
     @property
     def index(self) -> RecordingIndex | None:
         """None where nothing was ever recorded."""
         return self._index
 
-    def segments(self, name: str) -> list[Segment]:
-        """The files that `name` means: a path, a file id, a recording's id or a call's uid.
+    @property
+    def sink(self) -> Sink:
+        if self._sink is None:
+            self._sink = build_sink(self.settings.recording)
+        return self._sink
+
+    # -- finding -----------------------------------
+
+    def select(self, name: str) -> list[Selection]:
+        """What `name` means: a path, a file id, the id of a recording or an artefact, or a call's uid.
+
+        One selection for each recording, its segments in order.
 
         Raises:
-            CommandError: nothing is known by that name.
+            CommandError: nothing is known by that name, or it was deleted.
         """
         path = Path(name)
         if path.is_file():
-            return [self._segment_at(path)]
-        entries = self._entries(name)
-        if not entries:
-            raise CommandError(
-                f"{name}: no such file, and the index knows no such id; see: b2bua recordings list"
-            )
-        return [Segment(path=self.path_of(entry), file_id=entry.file_id, entry=entry) for entry in entries]
+            return [Selection(segments=(self._segment_at(path),))]
+        if self._index is not None and _ID.fullmatch(name) is not None:
+            entry = self._index.get(bytes.fromhex(name))
+            if entry is not None:
+                return _selections([entry], is_whole=False)
+            found = self._index.find(recording=bytes.fromhex(name), limit=_SEGMENTS_MAX)
+            found = found or self._index.find(call_uid=name, kind=RecordingKind.AUDIO, limit=_SEGMENTS_MAX)
+            kept = [entry for entry in found if entry.state not in _DELETED]
+            if found and not kept:
+                raise CommandError(f"{name} was deleted")
+            if kept:
+                return _selections(kept, is_whole=True)
+        raise CommandError(
+            f"{name}: no such file, and the index knows no such id; see: b2bua recordings list"
+        )
 
-    def all_segments(self) -> list[Segment]:
-        """Every file in the index, oldest hour first."""
-        entries = [] if self._index is None else self._index.find(limit=10_000_000)
-        return [
-            Segment(path=self.path_of(entry), file_id=entry.file_id, entry=entry)
-            for entry in reversed(entries)
-        ]
+    def select_one(self, name: str) -> Selection:
+        """As `select`, where only one recording will do."""
+        found = self.select(name)
+        if len(found) > 1:
+            ids = ", ".join(each.entry.recording.hex() for each in found if each.entry is not None)
+            raise CommandError(f"{name} means {len(found)} recordings; name one of them: {ids}")
+        return found[0]
 
-    def path_of(self, entry: IndexEntry) -> Path:
-        """Where the file is: in the sink, or still in the spool."""
-        recording = self.settings.recording
-        if entry.object_key is None:
-            return segment_path(recording.spool_directory, entry.file_id)
-        return LocalSink(recording.directory).path(entry.object_key)
+    def all_selections(self) -> list[Selection]:
+        """Every recording and artefact in the index, oldest hour first."""
+        entries = [] if self._index is None else self._index.find(limit=_SEGMENTS_MAX)
+        kept = [entry for entry in reversed(entries) if entry.state not in _DELETED]
+        return _selections(kept, is_whole=True) if kept else []
+
+    def settled(self, selection: Selection, access: Access) -> Selection:
+        """What there is to read of a recording: a segment that is still being written is left out.
+
+        One whose call ended a moment ago is waited for, for `END_WAIT_S`.
+        """
+        segments = [self._settled(segment, access) for segment in selection.segments]
+        done = tuple(segment for segment in segments if not segment.is_running)
+        is_live = len(done) < len(segments)
+        kept = tuple(each for each in done if each.entry is None or each.entry.state is not IndexState.FAILED)
+        return replace(selection, segments=kept, is_live=is_live)
+
+    def _settled(self, segment: Segment, access: Access) -> Segment:
+        deadline = time.monotonic() + END_WAIT_S
+        while segment.is_running:
+            fresh = self._fresh(segment)
+            if not fresh.is_running:
+                return fresh
+            if self._is_finished(segment, access):
+                assert segment.entry is not None
+                return replace(segment, entry=replace(segment.entry, state=IndexState.COMPLETE))
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_LOOK_INTERVAL_S)
+        return segment
+
+    def _is_finished(self, segment: Segment, access: Access) -> bool:
+        """Whether FINAL is there already."""
+        try:
+            with self.reading(segment, access) as reader:
+                return reader.final() is not None
+        except (CommandError, RecordingError):
+            return False  # not even its head, or a key that does not fit: whoever reads it will say so
+
+    def _fresh(self, segment: Segment) -> Segment:
+        entry = None if self._index is None else self._index.get(segment.file_id)
+        return segment if entry is None else replace(segment, entry=entry)
+
+    def _segment_at(self, path: Path) -> Segment:
+        try:
+            with path.open("rb") as file:
+                file_id = read_head(file).core.file_id
+        except OSError as error:
+            raise CommandError(f"{path}: {error.strerror}") from error
+        entry = None if self._index is None else self._index.get(file_id)
+        return Segment(path=path, file_id=file_id, entry=entry)
+
+    def where(self, segment: Segment) -> str:
+        """A place that an operator can find: a path in the spool, or the store's name and the object's key."""
+        if segment.path is not None:
+            return str(segment.path)
+        if segment.entry is None or segment.entry.object_key is None:
+            return str(segment_path(self.settings.recording.spool_directory, segment.file_id))
+        return f"{self.sink.name}:{segment.entry.object_key}"
+
+    # -- reading -----------------------------------
 
     @contextlib.contextmanager
-    def reading(self, segment: Segment, *, purpose: str) -> Iterator[RecordingReader]:
+    def reading(self, segment: Segment, access: Access) -> Iterator[RecordingReader]:
         """The segment, opened with whichever configured key fits. The audit log says so, before anything is read.
 
         Raises:
@@ -85,40 +195,86 @@ class Archive:
             RecordingError: as `recording.reader.open_recording`.
             CommandError: the file can't be read.
         """
-        if self._keys is None:
-            self._keys = slot_keys(build_providers(self.settings.recording.keys).values())
-        self._audit.write(
-            AuditLine(
-                event=AuditEvent.RECORDING_READ,
-                file_id=segment.file_id.hex(),
-                call_uid=None if segment.entry is None else segment.entry.call_uid,
-                tenant_handle=None if segment.entry is None else segment.entry.tenant_handle.hex(),
-                reason=purpose,
-            )
-        )
-        self._audit.flush()
+        self._tell(segment, access)
         try:
-            with open_recording(segment.path, keys=self._keys) as reader:
+            file, slots = self._open(segment)
+            with file, open_with(file, lambda head: self._find_keys(head, slots)) as reader:
                 yield reader
         except OSError as error:
-            raise _unreadable(segment.path, error) from error
+            raise CommandError(f"{self.where(segment)}: {error.strerror}") from error
 
-    def _entries(self, name: str) -> list[IndexEntry]:
-        if self._index is None or _ID.fullmatch(name) is None:
-            return []
-        entry = self._index.get(bytes.fromhex(name))
-        if entry is not None:
-            return [entry]
-        return self._index.find(recording=bytes.fromhex(name)) or self._index.find(call_uid=name)
+    def openers(self, selection: Selection, access: Access) -> list[Opener]:
+        """What opens each of the segments, when it is needed and as often as it is."""
 
-    def _segment_at(self, path: Path) -> Segment:
+        def opener(segment: Segment) -> Opener:
+            return lambda: self.reading(segment, access)
+
+        return [opener(segment) for segment in selection.segments]
+
+    def tell_export(self, selection: Selection, access: Access, recipients: Iterable[Recipient]) -> None:
+        """Audit who will be able to read what is about to be written: a line for each, or that anybody will."""
+        prints: list[str | None] = [recipient.fingerprint for recipient in recipients]
+        event = AuditEvent.EXPORT_SEALED if prints else AuditEvent.EXPORT_PLAINTEXT
+        for fingerprint in prints or [None]:
+            self._write(event, selection.segments[0], access, fingerprint=fingerprint)
+        self._audit.flush()
+
+    def _tell(self, segment: Segment, access: Access) -> None:
+        """Once for each file and access, however often it is opened for it."""
+        if (segment.file_id, access) not in self._told:
+            self._write(AuditEvent.RECORDING_READ, segment, access)
+            self._audit.flush()
+            self._told.add((segment.file_id, access))
+
+    def _write(
+        self, event: AuditEvent, segment: Segment, access: Access, *, fingerprint: str | None = None
+    ) -> None:
+        entry = segment.entry
+        self._audit.write(
+            AuditLine(
+                event=event,
+                file_id=segment.file_id.hex(),
+                call_uid=None if entry is None else entry.call_uid or None,
+                tenant_handle=None if entry is None else entry.tenant_handle.hex(),
+                action=access.action,
+                reason=access.reason.value,
+                ticket=access.ticket,
+                fingerprint=fingerprint,
+                uid=os.getuid(),
+            )
+        )
+
+    def _find_keys(self, head: Head, slots: Iterable[bytes]) -> SegmentKeys:
+        """Each segment's key is unwrapped once, however often the segment is opened."""
+        mark = head.core_bytes + head.commitment
+        if mark not in self._unlocked:
+            if self._keys is None:
+                self._keys = slot_keys(build_providers(self.settings.recording.keys).values())
+            self._unlocked[mark] = unlock(head, keys=self._keys, sidecars=slots)
+        return self._unlocked[mark]
+
+    def _open(self, segment: Segment) -> tuple[BinaryIO, Iterable[bytes]]:
+        """The file and what slots lie beside it. It goes from spool to sink once, and is always in one of them."""
+        if segment.path is not None:
+            return _raw(segment.path), sidecars_beside(segment.path, segment.file_id)
+        entry = segment.entry
+        assert entry is not None, "what has no path was found in the index"
+        if entry.object_key is None:
+            with contextlib.suppress(FileNotFoundError):
+                return _raw(segment_path(self.settings.recording.spool_directory, segment.file_id)), ()
+        entry = self._fresh(segment).entry or entry
+        if entry.state in _DELETED:
+            raise CommandError(f"{entry.file_id.hex()} was deleted")
+        name = ObjectName(
+            tenant_handle=entry.tenant_handle, file_id=entry.file_id, started_hour=entry.started_hour
+        )
+        key = entry.object_key or name.key
         try:
-            with path.open("rb") as file:
-                file_id = read_head(file).core.file_id
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        entry = None if self._index is None else self._index.get(file_id)
-        return Segment(path=path, file_id=file_id, entry=entry)
+            return self.sink.open(key), sidecars(self.sink, key)
+        except ObjectMissingError as error:
+            raise CommandError(
+                f"{self.where(segment)}: it is neither in the store nor in this machine's spool"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -141,5 +297,23 @@ def open_archive(path: Path) -> Iterator[Archive]:
         yield Archive(settings, index, audit)
 
 
-def _unreadable(path: Path, error: OSError) -> CommandError:
-    return CommandError(f"{path}: {error.strerror}; it may have moved from the spool a moment ago: try again")
+def _selections(entries: Sequence[IndexEntry], *, is_whole: bool) -> list[Selection]:
+    """By recording, in the order in which each is first met."""
+    groups: dict[bytes, list[IndexEntry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.recording, []).append(entry)
+    return [
+        Selection(
+            segments=tuple(
+                Segment(file_id=entry.file_id, entry=entry)
+                for entry in sorted(group, key=lambda entry: entry.segment)
+            ),
+            is_whole=is_whole,
+        )
+        for group in groups.values()
+    ]
+
+
+def _raw(path: Path) -> BinaryIO:
+    """Unbuffered: the reader asks for large blocks itself."""
+    return path.open("rb", buffering=0)

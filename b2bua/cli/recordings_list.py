@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from b2bua.cli import output
+from b2bua.cli.access import access_of, add_access
 from b2bua.cli.archive import Archive, Segment, open_archive
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from recording.errors import CorruptRecordingError, TruncatedRecordingError
@@ -40,13 +41,14 @@ def register(subparsers: Subparsers) -> None:
         "show",
         summary="Show what one recording says of itself. Needs a key; the audit log says that it was read.",
         example="""
-            b2bua recordings show -c lab/b2bua.toml 5f0c…
-            b2bua recordings show -c lab/b2bua.toml 5f0c… --parties
+            b2bua recordings show -c lab/b2bua.toml 5f0c… --reason quality_review
+            b2bua recordings show -c lab/b2bua.toml 5f0c… --reason patient_request --ticket PR-77 --parties
         """,
         run=run_show,
     )
     add_configuration(shower)
     shower.add_argument("name", metavar="ID", help="file id, recording id, call uid, or a path")
+    add_access(shower)
     shower.add_argument("--parties", action="store_true", help="also the numbers and Call-IDs sealed in it")
     add_json(shower)
 
@@ -108,9 +110,13 @@ def run_show(arguments: argparse.Namespace) -> int:
     """Print META, events and end of each segment."""
     found = []
     with open_archive(configuration_path(arguments)) as archive:
-        for segment in archive.segments(arguments.name):
-            with archive.reading(segment, purpose="show") as reader:
-                found.append(_facts(segment, reader, parties=arguments.parties))
+        access = access_of(arguments, "show")
+        for selection in archive.select(arguments.name):
+            for segment in selection.segments:
+                if segment.entry is None or segment.entry.state is not IndexState.FAILED:
+                    with archive.reading(segment, access) as reader:
+                        facts = _facts(segment, reader, parties=arguments.parties)
+                    found.append({"where": archive.where(segment), **facts})
     if arguments.json:
         output.print_json({"segments": found})
         return 0
@@ -125,7 +131,6 @@ def _facts(segment: Segment, reader: RecordingReader, *, parties: bool) -> dict[
     end = reader.final()
     facts: dict[str, object] = {
         "file_id": segment.file_id.hex(),
-        "path": str(segment.path),
         "state": None if segment.entry is None else segment.entry.state.value,
         "recording": None if meta.recording is None else meta.recording.hex(),
         "segment": meta.segment,

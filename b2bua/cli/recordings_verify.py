@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from b2bua.cli import output
-from b2bua.cli.archive import Archive, Segment, open_archive
+from b2bua.cli.access import Access, access_of, add_access
+from b2bua.cli.archive import Archive, Segment, Selection, open_archive
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.errors import B2BUAError, CommandError
-from recording.errors import CorruptRecordingError, RecordingError, TruncatedRecordingError
+from recording.chain import ChainCheck, ChainError
+from recording.errors import (
+    CorruptRecordingError,
+    MalformedContentError,
+    RecordingError,
+    TruncatedRecordingError,
+)
 from recording.index import IndexState
 from recording.verify import RecordingState, Verdict, verify
 
@@ -37,7 +45,7 @@ class _Judgement:
     """What came of one file: a verdict, or the error that kept it from being opened."""
 
     name: str
-    path: Path | None
+    where: str | None
     verdict: Verdict | None = None
     error: B2BUAError | RecordingError | None = None
 
@@ -57,6 +65,21 @@ class _Judgement:
         return str(self.error) if self.error is not None else (self.verdict.detail if self.verdict else "")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Whole:
+    """A recording: what came of each file, and what is wrong between them or with the document they make."""
+
+    recording: str | None
+    judgements: tuple[_Judgement, ...]
+    faults: tuple[str, ...] = ()
+    is_live: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        worst = next((each.exit_code for each in self.judgements if each.exit_code), 0)
+        return worst or (ChainError.exit_code if self.faults else 0)
+
+
 def register(subparsers: Subparsers) -> None:
     """Add the command."""
     parser = add_command(
@@ -64,14 +87,15 @@ def register(subparsers: Subparsers) -> None:
         "verify",
         summary="Authenticate every record of recordings. The exit code is 0 only if all are complete.",
         example="""
-            b2bua recordings verify -c lab/b2bua.toml 5f0c…
-            b2bua recordings verify -c lab/b2bua.toml --all --json
+            b2bua recordings verify -c lab/b2bua.toml 5f0c… --reason integrity_check
+            b2bua recordings verify -c lab/b2bua.toml --all --reason integrity_check --json
         """,
         run=run,
     )
     add_configuration(parser)
     parser.add_argument("names", metavar="ID", nargs="*", help="file id, recording id, call uid, or a path")
     parser.add_argument("--all", action="store_true", help="everything in the index")
+    add_access(parser)
     add_json(parser)
 
 
@@ -79,10 +103,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge each file, those after a bad one too. The exit code is that of the first that isn't complete."""
     if bool(arguments.names) == arguments.all:
         raise CommandError("name recordings, or say --all")
+    access = access_of(arguments, "verify")
     with open_archive(configuration_path(arguments)) as archive:
-        judgements = _judge_all(archive, arguments)
+        found = _judge_all(archive, arguments, access)
+    judgements = [each for whole in found for each in whole.judgements]
     if arguments.json:
-        output.print_json({"recordings": [_as_json(each) for each in judgements]})
+        wholes = [_whole_json(whole) for whole in found if whole.recording is not None]
+        output.print_json({"recordings": [_as_json(each) for each in judgements], "wholes": wholes})
     else:
         output.print_table(
             ["file", "state", "records", "why"],
@@ -93,37 +120,62 @@ def run(arguments: argparse.Namespace) -> int:
         )
     for each in judgements:
         if each.exit_code:
-            output.print_error(f"{each.path or each.name}: {each.words}: {each.detail}")
-    return next((each.exit_code for each in judgements if each.exit_code), 0)
+            output.print_error(f"{each.where or each.name}: {each.words}: {each.detail}")
+    for whole in found:
+        for fault in whole.faults:
+            output.print_error(f"{whole.recording or 'recording'}: {fault}")
+    return next((whole.exit_code for whole in found if whole.exit_code), 0)
 
 
-def _judge_all(archive: Archive, arguments: argparse.Namespace) -> list[_Judgement]:
-    judgements: list[_Judgement] = []
-    segments: list[Segment] = archive.all_segments() if arguments.all else []
+def _judge_all(archive: Archive, arguments: argparse.Namespace, access: Access) -> list[_Whole]:
+    found: list[_Whole] = []
+    selections: list[Selection] = archive.all_selections() if arguments.all else []
     for name in arguments.names:
         try:
-            segments += archive.segments(name)
+            selections += [archive.settled(each, access) for each in archive.select(name)]
         except (CommandError, RecordingError) as error:
-            judgements.append(_Judgement(name=name, path=None, error=error))
+            found.append(_Whole(recording=None, judgements=(_Judgement(name=name, where=None, error=error),)))
     with output.progress_bar() as progress:
-        written = [
-            segment for segment in segments if segment.entry is None or segment.entry.state not in _NO_FILE
+        found += [
+            _judge(archive, each, access) for each in progress.track(selections, description="verifying")
         ]
-        judgements += [
-            _judge(archive, segment) for segment in progress.track(written, description="verifying")
-        ]
-    return judgements
+    return found
 
 
-def _judge(archive: Archive, segment: Segment) -> _Judgement:
-    name = segment.file_id.hex()
-    try:
-        with archive.reading(segment, purpose="verify") as reader:
-            verdict = verify(reader)
-    except (CommandError, RecordingError) as error:
-        return _Judgement(name=name, path=segment.path, error=error)
-    _note(archive, segment, verdict)
-    return _Judgement(name=name, path=segment.path, verdict=verdict)
+def _judge(archive: Archive, selection: Selection, access: Access) -> _Whole:
+    written = [each for each in selection.segments if each.entry is None or each.entry.state not in _NO_FILE]
+    is_live = selection.is_live or any(each.is_running for each in selection.segments)
+    check = ChainCheck(is_whole=selection.is_whole, is_live=is_live)
+    digest = hashlib.sha256()
+    expected: bytes | None = None
+    judgements, faults = [], []
+    for segment in written:
+        name, where, is_begun = segment.file_id.hex(), archive.where(segment), False
+        try:
+            with archive.reading(segment, access) as reader:
+                # What cannot be read of META is the verdict's matter, which follows.
+                with contextlib.suppress(CorruptRecordingError, MalformedContentError):
+                    faults += [str(fault) for fault in check.begin(reader)]
+                    expected, is_begun = reader.meta.sha256, True
+                verdict = verify(reader, on_data=digest.update)
+        except (CommandError, RecordingError) as error:
+            judgements.append(_Judgement(name=name, where=where, error=error))
+            continue
+        if is_begun:
+            check.end(verdict.end, verdict.final)
+        _note(archive, segment, verdict)
+        judgements.append(_Judgement(name=name, where=where, verdict=verdict))
+    faults += [str(fault) for fault in check.finish()]
+    is_sound = not faults and all(each.exit_code == 0 for each in judgements)
+    if is_sound and selection.is_whole and expected is not None and digest.digest() != expected:
+        faults.append("the document is not the one whose SHA-256 META names")
+    entry = selection.entry
+    return _Whole(
+        recording=None if entry is None else entry.recording.hex(),
+        judgements=tuple(judgements),
+        faults=tuple(faults),
+        is_live=is_live,
+    )
 
 
 def _note(archive: Archive, segment: Segment, verdict: Verdict) -> None:
@@ -137,10 +189,21 @@ def _as_json(judgement: _Judgement) -> dict[str, object]:
     verdict = judgement.verdict
     return {
         "file_id": judgement.name,
-        "path": None if judgement.path is None else str(judgement.path),
+        "where": judgement.where,
         "state": "unreadable" if verdict is None else verdict.state.value,
         "records": None if verdict is None else verdict.records,
         "audio_bytes": None if verdict is None else verdict.audio_bytes,
+        "data_bytes": None if verdict is None else verdict.data_bytes,
         "detail": judgement.detail or None,
         "exit_code": judgement.exit_code,
+    }
+
+
+def _whole_json(whole: _Whole) -> dict[str, object]:
+    return {
+        "recording": whole.recording,
+        "segments": len(whole.judgements),
+        "faults": list(whole.faults),
+        "live": whole.is_live,
+        "exit_code": whole.exit_code,
     }

@@ -66,8 +66,9 @@ async def export(configuration: Path, file_id: str, target: Path) -> Samples:
     """
     target.parent.mkdir(mode=0o700, exist_ok=True)
     await command(
-        "recordings", "export", file_id, "--config", str(configuration), "--output", str(target), "--json"
-    )
+        "recordings", "export", file_id, "--config", str(configuration), "--output", str(target),
+        "--plaintext", "--reason", "test", "--json",
+    )  # fmt: skip
     return read_wav(target)
 
 
@@ -97,7 +98,7 @@ async def _rows(configuration: Path) -> list[Mapping[str, Any]]:
 
 async def _verdict(configuration: Path, file_id: str) -> Mapping[str, Any]:
     """The verdict is in the object; the exit code only repeats it."""
-    words = ("recordings", "verify", file_id, "--config", str(configuration), "--json")
+    words = ("recordings", "verify", file_id, "--config", str(configuration), "--reason", "test", "--json")
     content = await command(*words, accept=None)
     (verdict,) = content["recordings"]
     return dict(verdict)

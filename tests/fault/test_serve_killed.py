@@ -61,7 +61,7 @@ def test_a_killed_process_leaves_every_full_record(tmp_path: Path) -> None:
         assert code == 0
         assert file_id not in json.dumps(again)
 
-        code, verified = b2bua("recordings", "verify", file_id, "-c", config)
+        code, verified = b2bua("recordings", "verify", file_id, "-c", config, "--reason", "test")
         assert code != 0
         (entry,) = verified["recordings"]
         assert entry["state"] == "incomplete"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+from recording.chain import Opener
 from recording.errors import CorruptRecordingError, RecordingError, TruncatedRecordingError
 from recording.format import slots
 from recording.format.content import ChannelLayout, RecordingMeta
@@ -57,11 +60,15 @@ def ramp(frames: int, *, start: int = 0) -> bytes:
     )
 
 
-def recording(pcm: bytes = b"", *, ended: bool = True, **changes: Any) -> bytes:
+def recording(
+    pcm: bytes = b"", *, ended: bool = True, next_file_id: bytes | None = None, **changes: Any
+) -> bytes:
     """A whole file with this audio, FINAL included unless `ended` is False (then the open record is closed)."""
     writer = segment_writer(**changes)
     data = writer.head() + writer.append(pcm)
-    return data + (writer.finish(ended_by="a", reason="bye") if ended else writer.flush())
+    if not ended:
+        return data + writer.flush()
+    return data + writer.finish(ended_by="a", reason="bye", next_file_id=next_file_id)
 
 
 def reader(data: bytes) -> RecordingReader:
@@ -83,3 +90,33 @@ def prefix(opened: RecordingReader) -> tuple[list[Record], RecordingError | None
     except (TruncatedRecordingError, CorruptRecordingError) as error:
         return records, error
     return records, None
+
+
+def segment_id(number: int) -> bytes:
+    """File id of a segment of `segmented`."""
+    return bytes([0xA0 + number]) * 16
+
+
+def segmented(pcm: bytes, frames: list[int], *, meta: RecordingMeta = META, **changes: Any) -> list[bytes]:
+    """A recording in segments of so many frames each, linked as the recorder links them."""
+    segments, position, frame_bytes = [], 0, 2 * (meta.channels or 1)
+    for number, count in enumerate(frames):
+        is_last = number == len(frames) - 1
+        part = pcm[position * frame_bytes : (position + count) * frame_bytes]
+        segments.append(
+            recording(
+                part,
+                file_id=segment_id(number),
+                meta=replace(meta, segment=number, previous=segment_id(number - 1) if number else None),
+                first_position=position,
+                next_file_id=None if is_last else segment_id(number + 1),
+                **changes,
+            )
+        )
+        position += count
+    return segments
+
+
+def openers(segments: list[bytes]) -> list[Opener]:
+    """What opens each of them, anew at each call."""
+    return [partial(reader, data) for data in segments]

@@ -208,6 +208,7 @@ def test_nothing_is_read_while_the_log_can_not_be_written(
     """The disk of the log is full."""
     call = record_call(file.load())
     export = ["recordings", "export", "-c", str(file.path), call.file_id, "-o", str(tmp_path / "call.wav")]
+    export += ["--plaintext", "--reason", "test"]
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

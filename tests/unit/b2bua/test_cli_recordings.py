@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import stat
 import wave
@@ -35,6 +36,11 @@ def split(tmp_path: Path) -> ConfigurationFile:
     return make_configuration(tmp_path / "split", InitOptions(layout=Layout.SPLIT))
 
 
+REASON = ("--reason", "test")
+DEFAULTS = {"show": REASON, "verify": REASON, "export": REASON}
+"""Arguments that every command of that name gets."""
+
+
 class Command:
     """Runs `b2bua recordings` with a configuration."""
 
@@ -45,7 +51,8 @@ class Command:
         self.err = ""
 
     def __call__(self, *words: str) -> str:
-        self.code = main(["recordings", words[0], "-c", str(self.file.path), *words[1:]])
+        more = [*words, *DEFAULTS.get(words[0], ())]
+        self.code = main(["recordings", more[0], "-c", str(self.file.path), *more[1:]])
         captured = self.capsys.readouterr()
         self.err = captured.err
         return captured.out
@@ -144,7 +151,7 @@ def test_a_flipped_bit_is_corrupt_and_the_index_learns_of_it(run: Command, file:
     assert row["state"] == "corrupt"
     assert row["records"] != 0, "the records before the damage are authentic"
     assert run.code == 26
-    assert str(path) in run.err
+    assert str(path.relative_to(file.made.directory / "recordings")) in run.err
     assert [row["file_id"] for row in run.json("list", "--state", "corrupt")["recordings"]] == [call.file_id]
 
 
@@ -206,7 +213,7 @@ def test_a_file_that_is_gone_is_said_to_be_gone(run: Command, file: Configuratio
     (row,) = run.json("verify", call.file_id)["recordings"]
     assert row["state"] == "unreadable"
     assert run.code == 77
-    assert "No such file" in run.err
+    assert "neither in the store nor in this machine's spool" in run.err
 
 
 @pytest.mark.parametrize("words", [[], ["--all", "x"]])
@@ -229,7 +236,7 @@ def test_export_gives_back_the_audio_in_a_private_file(
 ) -> None:
     call = record_call(file.load(), seconds=1.5)
     out = tmp_path / "call.wav"
-    found: dict[str, object] = dict(run.json("export", call.call_uid, "-o", str(out)))
+    found: dict[str, object] = dict(run.json("export", "--plaintext", call.call_uid, "-o", str(out)))
     assert frames_of(out) == (1, call.pcm)
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert found["complete"] is True
@@ -240,7 +247,8 @@ def test_export_to_standard_output(
     file: ConfigurationFile, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     call = record_call(file.load())
-    assert main(["recordings", "export", "-c", str(file.path), call.file_id, "-o", "-"]) == 0
+    words = ["recordings", "export", "-c", str(file.path), call.file_id, "-o", "-", "--plaintext", *REASON]
+    assert main(words) == 0
     out = tmp_path / "piped.wav"
     out.write_bytes(capfdbinary.readouterr().out)
     assert frames_of(out) == (1, call.pcm)
@@ -253,7 +261,7 @@ def test_export_of_one_party(
     run = Command(split, capsys)
     for name, first in (("caller", 0), ("called", 1)):
         out = tmp_path / f"{name}.wav"
-        run("export", call.file_id, "-o", str(out), "--channels", name)
+        run("export", "--plaintext", call.file_id, "-o", str(out), "--channel", name)
         assert run.code == 0
         samples = memoryview(call.pcm).cast("h")[first::2]
         assert frames_of(out) == (1, samples.tobytes())
@@ -263,10 +271,10 @@ def test_export_never_overwrites_without_force(run: Command, file: Configuration
     call = record_call(file.load())
     out = tmp_path / "call.wav"
     out.write_text("mine")
-    run("export", call.file_id, "-o", str(out))
+    run("export", "--plaintext", call.file_id, "-o", str(out))
     assert run.code == 32
     assert out.read_text() == "mine"
-    run("export", call.file_id, "-o", str(out), "--force")
+    run("export", "--plaintext", call.file_id, "-o", str(out), "--force")
     assert run.code == 0
     assert frames_of(out) == (1, call.pcm)
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
@@ -279,7 +287,7 @@ def test_force_keeps_the_old_file_when_the_export_fails(
     call = record_call(file.load(), finished=False)
     out = tmp_path / "call.wav"
     out.write_text("mine")
-    run("export", call.file_id, "-o", str(out), "--force")
+    run("export", "--plaintext", call.file_id, "-o", str(out), "--force")
     assert run.code == 27
     assert out.read_text() == "mine"
 
@@ -289,10 +297,10 @@ def test_a_damaged_recording_is_exported_only_when_asked_and_still_fails(
 ) -> None:
     call = record_call(file.load(), seconds=2, finished=False)
     out = tmp_path / "call.wav"
-    run("export", call.file_id, "-o", str(out))
+    run("export", "--plaintext", call.file_id, "-o", str(out))
     assert run.code == 27
     assert not out.exists()
-    run("export", call.file_id, "-o", str(out), "--allow-partial")
+    run("export", "--plaintext", call.file_id, "-o", str(out), "--allow-partial")
     assert run.code == 27
     assert "damaged" in run.err
     _, pcm = frames_of(out)
@@ -302,32 +310,38 @@ def test_a_damaged_recording_is_exported_only_when_asked_and_still_fails(
 
 def test_audio_and_json_do_not_share_standard_output(run: Command, file: ConfigurationFile) -> None:
     call = record_call(file.load())
-    assert run("export", call.file_id, "-o", "-", "--json") == ""
+    assert run("export", "--plaintext", call.file_id, "-o", "-", "--json") == ""
     assert run.code == 77
 
 
 def test_a_directory_that_is_not_there(run: Command, file: ConfigurationFile, tmp_path: Path) -> None:
     call = record_call(file.load())
-    run("export", call.file_id, "-o", str(tmp_path / "none" / "call.wav"))
+    run("export", "--plaintext", call.file_id, "-o", str(tmp_path / "none" / "call.wav"))
     assert run.code == 77
     assert "No such file" in run.err
 
 
-def test_reading_is_audited_by_file_and_purpose_alone(
+def test_reading_is_audited_by_file_and_reason_alone(
     run: Command, file: ConfigurationFile, tmp_path: Path
 ) -> None:
     call = record_call(file.load())
     run("list")
     assert sealed_lines(file.path) == [], "the index holds nothing sealed"
     run("verify", call.file_id)
-    run("show", call.file_id, "--parties")
-    run("export", call.file_id, "-o", str(tmp_path / "call.wav"))
+    run("show", call.file_id, "--parties", "--ticket", "QA-1234")
+    run("export", "--plaintext", call.file_id, "-o", str(tmp_path / "call.wav"))
     lines = sealed_lines(file.path)
-    assert [line["reason"] for line in lines] == ["verify", "show", "export"]
+    told = [(line["event"], line["action"], line["reason"], line.get("ticket")) for line in lines]
+    assert told == [
+        ("recording_read", "verify", "test", None),
+        ("recording_read", "show", "test", "QA-1234"),
+        ("export_plaintext", "export", "test", None),
+        ("recording_read", "export", "test", None),
+    ]
     for line in lines:
-        assert line["event"] == "recording_read"
-        assert (line["file_id"], line["call_uid"]) == (call.file_id, call.call_uid)
-        assert set(line) == {"at", "event", "call_uid", "tenant_handle", "reason", "file_id"}
+        assert (line["file_id"], line["call_uid"], line["uid"]) == (call.file_id, call.call_uid, os.getuid())
+        known = {"at", "event", "call_uid", "tenant_handle", "reason", "action", "ticket", "uid", "file_id"}
+        assert set(line) <= known
 
 
 # --- recover

@@ -9,12 +9,16 @@ import stat
 import threading
 import tracemalloc
 import wave
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from recording.audio import interleave, mix
+from recording.chain import ChainError, ChainFaultKind, Opener
 from recording.errors import (
     CorruptRecordingError,
     ExportError,
@@ -22,14 +26,15 @@ from recording.errors import (
     RecordingError,
     TruncatedRecordingError,
 )
-from recording.export import ExportResult, WAVChannels, export_wav, wav_header
+from recording.export import ExportChannels, ExportPlan, ExportResult, Progress, export, wav_header
 from recording.format.content import ChannelLayout, RecordingKind, RecordingMeta
 from recording.reader import RecordingReader
 from recording.verify import RecordingState
-from support.crec import BODY, META, RECORD, ramp, reader, recording
+from support.crec import BODY, FILE_ID, META, RECORD, ramp, reader, recording
 
 PCM = ramp(9000)
 DATA = recording(PCM)
+LINKED = recording(PCM, next_file_id=FILE_ID)  # as DATA, and says that a segment follows
 CUT = DATA[: BODY + 3 * RECORD + 100]  # META and two AUDIO records
 STEREO = replace(META, channels=2, layout=ChannelLayout.CALLER_CALLED)
 COMPLETE, INCOMPLETE, CORRUPT = RecordingState.COMPLETE, RecordingState.INCOMPLETE, RecordingState.CORRUPT
@@ -41,7 +46,20 @@ def stereo_recording() -> tuple[bytes, bytes, bytes]:
 
 
 def second(position: int, pcm: bytes = b"\1\1" * 500, **meta: object) -> RecordingReader:
-    return reader(recording(pcm, first_position=position, meta=replace(META, segment=1, **meta)))  # type: ignore[arg-type]
+    """A segment to follow one of those above; `recording` gives all the same file id."""
+    changed = replace(META, **({"segment": 1, "previous": FILE_ID} | meta))  # type: ignore[arg-type]
+    return reader(recording(pcm, first_position=position, meta=changed))
+
+
+def export_wav(
+    segments: list[RecordingReader],
+    destination: Path | BinaryIO,
+    *,
+    progress: Progress | None = None,
+    **plan: object,
+) -> ExportResult:
+    openers: list[Opener] = [partial(nullcontext, each) for each in segments]
+    return export(openers, destination, ExportPlan(**plan), progress=progress)  # type: ignore[arg-type]
 
 
 def wav(data: bytes | Path) -> tuple[tuple[int, int, int, int], bytes]:
@@ -184,14 +202,14 @@ def test_a_file_that_appears_while_the_export_runs_is_not_replaced_either(tmp_pa
 @pytest.mark.parametrize(
     ("selected", "pick"),
     [
-        (WAVChannels.AS_RECORDED, interleave),
-        (WAVChannels.MIXED, mix),
-        (WAVChannels.CALLER, lambda *channels: channels[0]),
-        (WAVChannels.CALLED, lambda *channels: channels[1]),
+        (ExportChannels.AS_RECORDED, interleave),
+        (ExportChannels.MIXED, mix),
+        (ExportChannels.CALLER, lambda *channels: channels[0]),
+        (ExportChannels.CALLED, lambda *channels: channels[1]),
     ],
 )
 @pytest.mark.parametrize("target", ["path", "pipe"])
-def test_each_choice_of_channels(tmp_path: Path, selected: WAVChannels, pick: object, target: str) -> None:
+def test_each_choice_of_channels(tmp_path: Path, selected: ExportChannels, pick: object, target: str) -> None:
     data, caller, called = stereo_recording()
     if target == "path":
         export_wav([reader(data)], tmp_path / "a.wav", channels=selected)
@@ -199,17 +217,17 @@ def test_each_choice_of_channels(tmp_path: Path, selected: WAVChannels, pick: ob
     else:
         written, _ = through_pipe([reader(data)], channels=selected)
     form, samples = wav(written)
-    assert form == (2 if selected is WAVChannels.AS_RECORDED else 1, 2, 8000, 5000)
+    assert form == (2 if selected is ExportChannels.AS_RECORDED else 1, 2, 8000, 5000)
     assert samples == pick(caller, called)  # type: ignore[operator]
 
 
 def test_a_mixed_recording_is_its_own_mix(tmp_path: Path) -> None:
-    export_wav([reader(DATA)], tmp_path / "a.wav", channels=WAVChannels.MIXED)
+    export_wav([reader(DATA)], tmp_path / "a.wav", channels=ExportChannels.MIXED)
     assert wav(tmp_path / "a.wav")[1] == PCM
 
 
-@pytest.mark.parametrize("selected", [WAVChannels.CALLER, WAVChannels.CALLED])
-def test_a_mixed_recording_has_no_single_party(tmp_path: Path, selected: WAVChannels) -> None:
+@pytest.mark.parametrize("selected", [ExportChannels.CALLER, ExportChannels.CALLED])
+def test_a_mixed_recording_has_no_single_party(tmp_path: Path, selected: ExportChannels) -> None:
     with pytest.raises(ExportError, match=selected.value):
         export_wav([reader(DATA)], tmp_path / "a.wav", channels=selected)
     assert list(tmp_path.iterdir()) == []
@@ -244,13 +262,16 @@ def test_a_damaged_recording_is_not_exported_unless_asked(
 def test_segments_follow_each_other_and_lost_time_is_silence(tmp_path: Path) -> None:
     for name, position in (("joined.wav", 9000), ("lost.wav", 9000 + 20_000)):
         missing = position - 9000
-        result = export_wav([reader(DATA), second(position)], tmp_path / name)
+        segments = [reader(LINKED), second(position)]
+        result = export_wav(segments, tmp_path / name, allow_partial=missing > 0)
         assert wav(tmp_path / name) == (
             (1, 2, 8000, position + 500),
             PCM + bytes(2 * missing) + b"\1\1" * 500,
         )
         assert (result.silence_frames, result.states) == (missing, (COMPLETE, COMPLETE))
-        assert through_pipe([reader(DATA), second(position)])[0] == (tmp_path / name).read_bytes()
+        assert [fault.kind for fault in result.faults] == [ChainFaultKind.HOLE] * (missing > 0)
+        piped, _ = through_pipe(segments, allow_partial=missing > 0)
+        assert piped == (tmp_path / name).read_bytes()
 
 
 def test_the_end_that_a_crash_took_is_silence_before_the_next_segment(tmp_path: Path) -> None:
@@ -260,22 +281,42 @@ def test_the_end_that_a_crash_took_is_silence_before_the_next_segment(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "error", "message"),
     [
-        (list, "no segment"),
-        (lambda: [reader(DATA), second(8999)], "1 frames before"),
-        (lambda: [reader(DATA), second(2**40)], "after the last one ends"),
-        (lambda: [reader(DATA), second(9000, rate_hz=16000)], "another rate"),
-        (lambda: [reader(DATA), second(9000, recording=b"X" * 16)], "another recording"),
-        (lambda: [reader(DATA), second(9000, kind=RecordingKind.LOG)], "no s16le audio"),
-        (lambda: [reader(DATA), second(9000, sample_format="opus")], "no s16le audio"),
+        (list, ExportError, "no segment"),
+        (lambda: [reader(LINKED), second(8999)], ChainError, "1 frames before"),
+        (lambda: [reader(LINKED), second(2**40)], ChainError, "after the last one ends"),
+        (lambda: [reader(LINKED), second(9000, rate_hz=16000)], ChainError, "another rate"),
+        (lambda: [reader(LINKED), second(9000, recording=b"X" * 16)], ChainError, "another recording"),
+        (lambda: [reader(LINKED), second(9000, kind=RecordingKind.LOG)], ExportError, "no s16le audio"),
+        (lambda: [reader(LINKED), second(9000, sample_format="opus")], ExportError, "no s16le audio"),
+        (lambda: [reader(LINKED), second(9000, segment=3)], ChainError, "segments 1 to 2 are not there"),
+        (lambda: [reader(LINKED)], ChainError, "segment 1 is not there"),
+        (lambda: [second(9000)], ChainError, "segment 0 is not there"),
     ],
 )
-def test_segments_that_do_not_belong_together_are_refused(tmp_path: Path, make: object, message: str) -> None:
+def test_segments_that_do_not_belong_together_are_refused(
+    tmp_path: Path, make: object, error: type[RecordingError], message: str
+) -> None:
     for target in (tmp_path / "a.wav", io.BytesIO()):
-        with pytest.raises(ExportError, match=message):
+        with pytest.raises(error, match=message):
             export_wav(make(), target)  # type: ignore[operator]
+        assert isinstance(target, Path) or target.getvalue() == b""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("position", [8999, 2**40])
+def test_what_cannot_be_put_in_order_is_refused_even_in_part(tmp_path: Path, position: int) -> None:
+    with pytest.raises((ChainError, ExportError), match="frames"):
+        export_wav([reader(LINKED), second(position)], tmp_path / "a.wav", allow_partial=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_of_a_recording_has_no_missing_ends(tmp_path: Path) -> None:
+    result = export_wav([second(9000)], tmp_path / "a.wav", is_whole=False)
+    assert (result.frames, result.is_complete) == (500, True)
+    result = export_wav([reader(LINKED)], tmp_path / "b.wav", is_live=True)
+    assert (result.frames, result.is_complete) == (9000, True)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +332,7 @@ def test_meta_that_no_wav_file_can_follow_is_refused(meta: RecordingMeta) -> Non
 def test_more_audio_than_wav_can_hold_is_refused() -> None:
     most = (0xFFFFFFFF - 36) // 2
     assert wav_header(frames=most, rate_hz=8000, channels=1)
-    with pytest.raises(ExportError, match="one by one"):
+    with pytest.raises(ExportError, match="a stretch of it"):
         wav_header(frames=most + 1, rate_hz=8000, channels=1)
 
 

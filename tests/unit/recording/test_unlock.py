@@ -131,7 +131,7 @@ def test_a_damaged_slots_area_does_not_hide_a_good_sidecar() -> None:
         open_recording(io.BytesIO(data), keys=[wrapping.key()])
 
 
-def test_sidecars_beside_a_path_are_found_highest_generation_first(tmp_path: Path) -> None:
+def testsidecars_beside_a_path_are_found_highest_generation_first(tmp_path: Path) -> None:
     wrapping = Wrapping()
     path = tmp_path / "any-name.crec"
     path.write_bytes(file_with(slot(b"old")).getvalue())
