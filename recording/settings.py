@@ -82,7 +82,35 @@ class VaultTransitKeySettings:
     server: TransitSettings
 
 
-KeySettings = LocalKeySettings | AWSKMSKeySettings | VaultTransitKeySettings
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PKCS11KeySettings:
+    """AES key wrap by the keys labelled `key`.v1, .v2 and so on of the token labelled `token`.
+
+    `module_path` is the vendor's library, which runs inside the process; `pin_path` names a file of mode 0600.
+    """
+
+    module_path: Path
+    token: str
+    key: str
+    pin_path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RSAKeySettings:
+    """RSA-OAEP with SHA-256: `public_key_path` wraps with no network, whoever has the private part unwraps.
+
+    That is `private_key_path`, a PEM file of mode 0600, or `transit`, a Vault or OpenBao server's RSA key; neither is
+    the recorder's case. At least one of the paths is given.
+    """
+
+    public_key_path: Path | None = None
+    private_key_path: Path | None = None
+    transit: VaultTransitKeySettings | None = None
+
+
+KeySettings = (
+    LocalKeySettings | AWSKMSKeySettings | VaultTransitKeySettings | PKCS11KeySettings | RSAKeySettings
+)
 
 
 class AddressingStyle(enum.Enum):

@@ -15,7 +15,9 @@ from recording.settings import (
     AWSKMSKeySettings,
     KeySettings,
     LocalKeySettings,
+    PKCS11KeySettings,
     RecordingSettings,
+    RSAKeySettings,
     VaultTransitKeySettings,
 )
 from tls.certificate import utc_text
@@ -145,6 +147,10 @@ def key_text(key: KeySettings) -> str:
             )
         case VaultTransitKeySettings():
             return f"transit key {key.key} of {key.server.address}, mount {key.server.mount}"
+        case PKCS11KeySettings():
+            return f"key {key.key} of PKCS#11 token {key.token} through {key.module_path}"
+        case RSAKeySettings():
+            return f"RSA public key {key.public_key_path or key.private_key_path}"
         case _:
             assert_never(key)
 

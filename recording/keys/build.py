@@ -1,4 +1,4 @@
-"""Providers from their settings. boto3 is loaded only where a section asks for KMS."""
+"""Providers from their settings. boto3 and PKCS#11 are loaded only where a section asks for them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from recording.keys.administration import require_same_service
 from recording.keys.errors import KeyOperationError
 from recording.keys.local import LocalKeyProvider
 from recording.keys.provider import KeyProvider
+from recording.keys.public_key import RSAPublicKeyProvider
 from recording.keys.rewrap import BetweenKeys, NewestVersion, SlotMover
 from recording.keys.vault import VaultTransitProvider, version_of
-from recording.settings import AWSKMSKeySettings, KeySettings, LocalKeySettings, VaultTransitKeySettings
+from recording.settings import (
+    AWSKMSKeySettings,
+    KeySettings,
+    LocalKeySettings,
+    PKCS11KeySettings,
+    RSAKeySettings,
+    VaultTransitKeySettings,
+)
 from recording.unlock import SlotKey
 
 
@@ -36,6 +44,12 @@ def build_provider(name: str, settings: KeySettings) -> KeyProvider:
             return AWSKMSProvider(name, settings)
         case VaultTransitKeySettings():
             return VaultTransitProvider(name, settings)
+        case PKCS11KeySettings():
+            from recording.keys.pkcs11 import PKCS11Provider  # noqa: PLC0415  # needed by few
+
+            return PKCS11Provider(name, settings)
+        case RSAKeySettings():
+            return RSAPublicKeyProvider(name, settings)
         case _:
             assert_never(settings)
 

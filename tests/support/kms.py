@@ -202,7 +202,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-# KMS operation name and decoded request -> reply
+# KMS operation name, else the path, and decoded request -> reply
 Answer = Callable[[str, dict[str, object]], Reply]
 
 
@@ -216,11 +216,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or self.path
         self._reply(self.server.answer(operation, json.loads(body or b"{}")))
 
     def do_GET(self) -> None:
-        self._reply(self.server.answer("GET", {}))
+        self._reply(self.server.answer("GET" if self.path == "/" else self.path, {}))
 
     def _reply(self, reply: Reply) -> None:
         if reply.hold is not None:
