@@ -93,6 +93,7 @@ class PKCS11KeySettings:
     token: str
     key: str
     pin_path: Path
+    timeout_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

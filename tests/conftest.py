@@ -5,5 +5,6 @@ from __future__ import annotations
 from support.openbao import openbao
 from support.rgw import rgw
 from support.s3 import moto_s3
+from support.softhsm import softhsm
 
-__all__ = ["moto_s3", "openbao", "rgw"]
+__all__ = ["moto_s3", "openbao", "rgw", "softhsm"]

@@ -68,10 +68,7 @@ _Result = TypeVar("_Result")
 
 
 class PKCS11Provider:
-    """One key of one token. Any thread, one call at a time: PKCS#11 sessions are not shared.
-
-    A module runs inside this process and decides itself how long a call takes; it is on the keys thread alone.
-    """
+    """One key of one token. Any thread; a call blocks up to `timeout_s`, and one token does one thing at a time."""
 
     def __init__(self, name: str, settings: PKCS11KeySettings) -> None:
         """No module is loaded and no PIN is read yet.
@@ -190,7 +187,8 @@ class PKCS11Provider:
     def _run(self, operation: Callable[[Session], _Result]) -> _Result:
         """`operation` in the token's session, once more in a new one if the token ended the first."""
         token = self._token()
-        with token.lock:
+
+        def attempt() -> _Result:
             for is_last in (False, True):
                 session = token.session()
                 try:
@@ -201,7 +199,9 @@ class PKCS11Provider:
                         raise _refusal(self.name, error) from error
                 except PKCS11Error as error:
                     raise _refusal(self.name, error) from error
-        raise AssertionError("the last attempt returns or raises")
+            raise AssertionError("the last attempt returns or raises")
+
+        return token.run(attempt, timeout_s=self._settings.timeout_s)
 
     def _versions(self, session: Session, *, may_be_none: bool = False) -> dict[int, SecretKey]:
         pattern = re.compile(re.escape(self._label) + r"\.v([1-9][0-9]{0,8})")

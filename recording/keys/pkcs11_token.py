@@ -1,4 +1,8 @@
-"""Sessions with PKCS#11 tokens: one per token and process, for a login holds for the whole process.
+"""Sessions with PKCS#11 tokens: one per token and process, on a thread of its own.
+
+One session, for a login holds for the whole process. A thread of its own, for modules that work with OpenSSL leave
+their failures in its per-thread error queue, where Python's ssl takes them for failures of its own connections; and
+for a module decides itself how long a call takes.
 
 Source: PKCS #11 v2.40 (OASIS), section 2.6 (sessions), C_Login.
 """
@@ -6,10 +10,12 @@ Source: PKCS #11 v2.40 (OASIS), section 2.6 (sessions), C_Login.
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import pkcs11
 from pkcs11 import MultipleTokensReturned, NoSuchToken, PKCS11Error, Session
@@ -18,15 +24,19 @@ from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange,
 from recording.keys.errors import KeyConfigurationError, KeyUnavailableError, NotPermittedError
 from recording.keys.secret_file import SecretLine
 
+_Result = TypeVar("_Result")
+
 _PIN_REFUSED: Final = (PinIncorrect, PinInvalid, PinLenRange, PinLocked, PinExpired)
 
 
 class Token:
-    """A token and our session with it. Hold `lock` while the session is used."""
+    """A token and our session with it, which only functions given to `run` may touch."""
 
     def __init__(self, module_path: Path, label: str, pin_path: Path) -> None:
         """Nothing is loaded, opened or read yet."""
-        self.lock = threading.RLock()
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._module_path = module_path
         self._label = label
         self._pin = SecretLine(pin_path, setting="pin_file")
@@ -36,6 +46,35 @@ class Token:
     @property
     def pin_path(self) -> Path:
         return self._pin.path
+
+    def run(self, operation: Callable[[], _Result], *, timeout_s: float) -> _Result:
+        """What `operation` returns or raises, on the token's thread.
+
+        Raises:
+            KeyUnavailableError: it did not end in time. It is not interrupted; what it returns is dropped.
+        """
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="pkcs11", daemon=True)
+                self._thread.start()
+        future: Future[_Result] = Future()
+        self._work.put((operation, future))
+        try:
+            return future.result(timeout_s)
+        except TimeoutError as error:
+            future.cancel()
+            raise KeyUnavailableError(f"token {self._label} did not answer within {timeout_s:g} s") from error
+
+    def _serve(self) -> None:
+        while True:
+            operation, future = self._work.get()
+            if not future.set_running_or_notify_cancel():
+                continue  # it had to wait for too long
+            try:
+                future.set_result(operation())
+            except BaseException as error:  # noqa: BLE001  # handed to the caller, who raises it
+                future.set_exception(error)
+            del operation, future
 
     def session(self) -> Session:
         """The session, opened and logged in if there is none.
@@ -75,7 +114,7 @@ class Token:
             )
         token = self._find()
         try:
-            return token.open(user_pin=pin)
+            return open_session(token, pin)
         except _PIN_REFUSED as error:
             self._refused = stamp
             raise NotPermittedError(
@@ -102,6 +141,11 @@ class Token:
                 f"{self._module_path} cannot be used as PKCS#11 module; `module` must name the vendor's library: "
                 f"{str(error)[:200] or type(error).__name__}"
             ) from error
+
+
+def open_session(token: pkcs11.Token, pin: str) -> Session:
+    """Open a session and log in. Raises PKCS11Error."""
+    return token.open(user_pin=pin)
 
 
 _tokens: Final[dict[tuple[Path, str], Token]] = {}

@@ -36,6 +36,8 @@ _SUCCESS: Final = frozenset({200, 204})
 _STANDBY: Final = frozenset({412, 472, 473})  # behind on replication, or a standby that does not forward
 _RETRY_AFTER_MAX_S: Final = 60.0
 
+_WRONG_CIPHERTEXT_STATUS: Final = frozenset({400, 500})  # 500 is how an RSA key's decryption fails
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _PATH: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(?:/[A-Za-z0-9][A-Za-z0-9_.-]{0,63}){0,7}")
 _UNKNOWN_KEY: Final = re.compile(r"key not found|no existing key named|no handler for route")
@@ -181,8 +183,10 @@ def _refusal(address: str, answer: HTTPSAnswer) -> RecordingError:
     if status == TOO_MANY_REQUESTS:
         wait_s = _retry_after_s(answer.headers)
         return KeyUnavailableError(f"{address} is asked too often", retry_after_s=wait_s)
+    words = _words(answer)
+    if status in _WRONG_CIPHERTEXT_STATUS and _WRONG_CIPHERTEXT.search(words):
+        return ContextMismatchError("transit does not open this wrapped key for this file and tenant")
     if status >= 500 or status in _STANDBY:
-        words = _words(answer)
         reason = "it is sealed" if "sealed" in words else f"HTTP status {status}"
         return KeyUnavailableError(f"{address} cannot serve now: {reason}")
     if status == 403:
@@ -193,13 +197,10 @@ def _refusal(address: str, answer: HTTPSAnswer) -> RecordingError:
         return KeyAnswerError(
             f"{address} redirects (HTTP status {status}), which is not followed; name the active server"
         )
-    words = _words(answer)
     if status == 404 or _UNKNOWN_KEY.search(words):
         return UnknownKeyError(
             f"{address} has no such key; check `key`, `mount` and `namespace`, and whether it was deleted"
         )
-    if _WRONG_CIPHERTEXT.search(words):
-        return ContextMismatchError("transit does not open this wrapped key for this file and tenant")
     return KeyAnswerError(f"{address} refuses the request with HTTP status {status}")
 
 

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pkcs11 import SecretKey
 
 from recording.errors import UnwrapError
 from recording.format.slots import KeySlot, SlotProvider
+from recording.keys import pkcs11
 from recording.keys.aws_kms import AWSKMSProvider
 from recording.keys.errors import ContextMismatchError, NotPermittedError, UnknownKeyError
+from recording.keys.https import HTTPSAnswer, HTTPSTransport
 from recording.keys.local import LocalKeyProvider, create_kek
+from recording.keys.pkcs11 import PKCS11Provider
 from recording.keys.provider import DEK_BYTES, KeyContext, KeyProvider, lifecycle_facts
+from recording.keys.public_key import RSAPublicKeyProvider
 from recording.keys.vault import VaultTransitProvider
 from recording.settings import LocalKeySettings
+from support.key_pairs import rsa_files, rsa_transit
 from support.kms import TEST_CREDENTIALS, MotoKMS
 from support.openbao import OpenBao, vault_settings
+from support.softhsm import SoftHSM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A provider, one of the same kind under another key, and what the kind can do."""
+    """A provider, one of the same kind under another key, and what the kind can do.
+
+    `sees_key_on_rewrap`: the data key passes through this process then, as the kind's documentation says.
+    """
 
     provider: KeyProvider
     stranger: KeyProvider
     slot_provider: SlotProvider
     binds_context: bool
+    sees_key_on_rewrap: bool = False
+    dates_versions: bool = True
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +65,7 @@ def local_case(request: pytest.FixtureRequest, directory: Path) -> Case:
         stranger=LocalKeyProvider("other", LocalKeySettings(kek_path=directory / "other")),
         slot_provider=SlotProvider.LOCAL_DEV,
         binds_context=False,
+        sees_key_on_rewrap=True,
     )
 
 
@@ -82,10 +97,55 @@ def vault_case(request: pytest.FixtureRequest, directory: Path) -> Case:
     )
 
 
+def token_case(request: pytest.FixtureRequest, directory: Path) -> Case:
+    del directory
+    softhsm: SoftHSM = request.getfixturevalue("softhsm")
+
+    def provider(name: str) -> PKCS11Provider:
+        made = PKCS11Provider(name, softhsm.settings(f"{name}-{secrets.token_hex(8)}"))
+        made.create_version()
+        return made
+
+    return Case(
+        provider=provider("main"),
+        stranger=provider("other"),
+        slot_provider=SlotProvider.PKCS11_AES_KW,
+        binds_context=False,
+    )
+
+
+def rsa_case(request: pytest.FixtureRequest, directory: Path) -> Case:
+    """With the private part in a file."""
+    del request
+    return Case(
+        provider=RSAPublicKeyProvider("main", rsa_files(directory, "main")),
+        stranger=RSAPublicKeyProvider("other", rsa_files(directory, "other")),
+        slot_provider=SlotProvider.RSA_OAEP_SHA256,
+        binds_context=False,
+        sees_key_on_rewrap=True,
+        dates_versions=False,
+    )
+
+
+def rsa_transit_case(request: pytest.FixtureRequest, directory: Path) -> Case:
+    """With the private part in a real transit engine."""
+    openbao: OpenBao = request.getfixturevalue("openbao")
+    return Case(
+        provider=RSAPublicKeyProvider("main", rsa_transit(openbao, directory, "main")),
+        stranger=RSAPublicKeyProvider("other", rsa_transit(openbao, directory, "other")),
+        slot_provider=SlotProvider.RSA_OAEP_SHA256,
+        binds_context=False,
+        sees_key_on_rewrap=True,
+    )
+
+
 CASES: dict[str, Callable[[pytest.FixtureRequest, Path], Case]] = {
     "local-dev": local_case,
     "aws-kms": aws_case,
     "vault-transit": vault_case,
+    "pkcs11-aes-kw": token_case,
+    "rsa-oaep-sha256": rsa_case,
+    "rsa-oaep-sha256 in transit": rsa_transit_case,
 }
 
 
@@ -196,11 +256,67 @@ def test_a_rewrapped_slot_opens_to_the_same_key(case: Case, context: KeyContext)
     assert case.provider.unwrap(slot, context) == key.dek
 
 
+def test_a_rewrapped_slot_leaves_the_old_one_as_it_was(case: Case, context: KeyContext) -> None:
+    key = case.provider.new_key(context)
+    case.provider.rewrap(key.slot, context)
+    again = case.provider.rewrap(case.provider.rewrap(key.slot, context), context)
+    assert case.provider.unwrap(key.slot, context) == case.provider.unwrap(again, context) == key.dek
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "empty", "random"])
+def test_an_altered_slot_is_not_rewrapped(case: Case, context: KeyContext, change: str) -> None:
+    slot = case.provider.new_key(context).slot
+    flipped = bytearray(slot.wrapped)
+    flipped[len(flipped) // 2] ^= 1
+    wrapped = {
+        "flip": bytes(flipped),
+        "cut": slot.wrapped[:-1],
+        "empty": b"",
+        "random": os.urandom(len(slot.wrapped)),
+    }[change]
+    with pytest.raises(ContextMismatchError):
+        case.provider.rewrap(replace(slot, wrapped=wrapped), context)
+    assert case.provider.rewrap(slot, context)
+
+
+def test_rewrap_shows_the_data_key_to_nobody(
+    case: Case, context: KeyContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on the wire, where TLS ends in this process, nor out of the token; those that must see it say so."""
+    key = case.provider.new_key(context)
+    seen: list[bytes] = []
+    send, value = HTTPSTransport.send, pkcs11._value
+
+    def heard(self: HTTPSTransport, *arguments: Any, **named: Any) -> HTTPSAnswer:
+        answer = send(self, *arguments, **named)
+        seen.extend((named["body"], answer.content))
+        return answer
+
+    def read(held: SecretKey) -> bytearray:
+        seen.append(bytes(found := value(held)))
+        return found
+
+    monkeypatch.setattr(HTTPSTransport, "send", heard)
+    monkeypatch.setattr(pkcs11, "_value", read)
+
+    def is_shown() -> bool:
+        dek = bytes(key.dek)
+        return any(form in data for data in seen for form in (dek, base64.b64encode(dek), dek.hex().encode()))
+
+    case.provider.rewrap(key.slot, context)
+    if case.sees_key_on_rewrap:
+        return
+    assert not is_shown()
+    case.provider.unwrap(key.slot, context)
+    assert is_shown(), "the test sees what it looks for"
+
+
 def test_description_and_repr_tell_no_key(case: Case, context: KeyContext) -> None:
     key = case.provider.new_key(context)
     case.provider.health()
     description = case.provider.describe()
     assert description["kind"] in CASES
+    assert lifecycle_facts(case.provider)["version"] == "1"
     text = repr(description) + repr(key) + repr(case.provider)
     assert bytes(key.dek).hex() not in text
     assert repr(bytes(key.dek)) not in text
@@ -210,6 +326,9 @@ def test_the_lifecycle_tells_versions_and_their_ages(case: Case) -> None:
     lifecycle = case.provider.lifecycle()
     newest = lifecycle.versions[-1]
     assert [version.number for version in lifecycle.versions] == [1]
+    if not case.dates_versions:
+        assert newest.created_at is None
+        return
     assert newest.created_at is not None
     assert abs(datetime.now(UTC) - newest.created_at) < timedelta(minutes=5)
     assert lifecycle_facts(case.provider)["version_created_at"] == newest.created_at.isoformat()
