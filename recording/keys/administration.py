@@ -17,6 +17,8 @@ from recording.settings import (
     AWSKMSKeySettings,
     KeySettings,
     LocalKeySettings,
+    PKCS11KeySettings,
+    RSAKeySettings,
     VaultTransitKeySettings,
 )
 
@@ -63,6 +65,15 @@ def build_administration(name: str, settings: KeySettings) -> KeyAdministration:
             return AWSKMSAdministration(name, settings)
         case VaultTransitKeySettings():
             return VaultAdministration(name, settings)
+        case PKCS11KeySettings():
+            from recording.keys.pkcs11_administration import PKCS11Administration  # noqa: PLC0415  # needed by few
+
+            return PKCS11Administration(name, settings)
+        case RSAKeySettings():
+            raise KeyOperationError(
+                f"keys.{name}: a key pair has one version and is looked after where its private part is; make another "
+                "pair, add a [keys.NAME] with its public part, and give that to the tenants"
+            )
         case _:
             assert_never(settings)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import assert_never
 
-from recording.format.slots import SlotProvider
+from recording.format.slots import KeySlot, SlotProvider
 from recording.keys.administration import require_same_service
 from recording.keys.errors import KeyOperationError
 from recording.keys.local import LocalKeyProvider
@@ -103,9 +103,15 @@ def _between_others(providers: tuple[KeyProvider, KeyProvider]) -> SlotMover:
 
 
 def _to_newest_version(name: str, provider: KeyProvider) -> SlotMover:
-    if not isinstance(provider, VaultTransitProvider):
+    versions: dict[int, Callable[[KeySlot], int]] = {SlotProvider.VAULT_TRANSIT: version_of}
+    if provider.slot_provider == SlotProvider.PKCS11_AES_KW:
+        from recording.keys import pkcs11  # noqa: PLC0415  # needed by few
+
+        versions[SlotProvider.PKCS11_AES_KW] = pkcs11.version_of
+    told_by = versions.get(provider.slot_provider)
+    if told_by is None:
         raise KeyOperationError(
             f"keys.{name}: older versions of this kind of key cannot be taken out of use; name another key with --to"
         )
     newest = provider.lifecycle().versions[-1].number
-    return NewestVersion(provider, is_newest=lambda slot: version_of(slot) == newest)
+    return NewestVersion(provider, is_newest=lambda slot: told_by(slot) == newest)

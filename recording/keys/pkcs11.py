@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, SecretKey, Session
+from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, PKCS11Error, SecretKey, Session
 from pkcs11.exceptions import (
     AttributeSensitive,
     FunctionNotSupported,
@@ -42,7 +42,7 @@ from recording.keys.errors import (
     NotPermittedError,
     UnknownKeyError,
 )
-from recording.keys.pkcs11_token import Token, shared_token
+from recording.keys.pkcs11_token import shared_token
 from recording.keys.provider import DEK_BYTES, DataKey, KeyContext, KeyLifecycle, KeyVersion
 from recording.settings import PKCS11KeySettings
 
@@ -50,7 +50,7 @@ KEK_BITS: Final = 256
 _WRAPPED_BYTES: Final = DEK_BYTES + 8  # RFC 3394: one 64-bit block more than what is wrapped
 _WRAPPED: Final = re.compile(rb"v(?P<version>[1-9][0-9]{0,8}):(?P<data>.{%d})" % _WRAPPED_BYTES, re.DOTALL)
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_CREATED: Final = (
+CREATED: Final = (
     "%Y%m%dT%H%M%SZ"  # in CKA_ID of the keys made here: PKCS#11 itself keeps no moment of creation
 )
 
@@ -132,7 +132,7 @@ class PKCS11Provider:
         return self._run(move)
 
     def lifecycle(self) -> KeyLifecycle:
-        """The versions in the token; those made by `create_version` carry the moment."""
+        """The versions in the token; those made by `b2bua keys rotate` carry the moment."""
         return KeyLifecycle(
             versions=self._run(
                 lambda session: tuple(
@@ -141,33 +141,6 @@ class PKCS11Provider:
                 )
             )
         )
-
-    def create_version(self) -> int:
-        """Make the next version in the token and return its number; new keys are wrapped by it from now on.
-
-        Raises:
-            RecordingError: as for the other requests; the token may be one that only its officer may write to.
-        """
-
-        def create(session: Session) -> int:
-            number = max(self._versions(session, may_be_none=True), default=0) + 1
-            with self._token().writing() as writer:
-                writer.generate_key(
-                    KeyType.AES,
-                    KEK_BITS,
-                    label=f"{self._label}.v{number}",
-                    id=datetime.now(UTC).strftime(_CREATED).encode(),
-                    store=True,
-                    capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP,
-                    template={
-                        Attribute.EXTRACTABLE: False,
-                        Attribute.SENSITIVE: True,
-                        Attribute.PRIVATE: True,
-                    },
-                )
-            return number
-
-        return self._run(create)
 
     def describe(self) -> dict[str, str]:
         return {
@@ -181,41 +154,12 @@ class PKCS11Provider:
         """The token is there, takes the PIN, and has the key."""
         self._run(self._newest)
 
-    def _token(self) -> Token:
-        return shared_token(self._settings.module_path, self._settings.token, self._settings.pin_path)
-
     def _run(self, operation: Callable[[Session], _Result]) -> _Result:
-        """`operation` in the token's session, once more in a new one if the token ended the first."""
-        token = self._token()
+        return in_session(self.name, self._settings, operation)
 
-        def attempt() -> _Result:
-            for is_last in (False, True):
-                session = token.session()
-                try:
-                    return operation(session)
-                except _SESSION_ENDED as error:
-                    token.drop()
-                    if is_last:
-                        raise _refusal(self.name, error) from error
-                except PKCS11Error as error:
-                    raise _refusal(self.name, error) from error
-            raise AssertionError("the last attempt returns or raises")
-
-        return token.run(attempt, timeout_s=self._settings.timeout_s)
-
-    def _versions(self, session: Session, *, may_be_none: bool = False) -> dict[int, SecretKey]:
-        pattern = re.compile(re.escape(self._label) + r"\.v([1-9][0-9]{0,8})")
-        found: dict[int, SecretKey] = {}
-        for key in list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY})):
-            match = pattern.fullmatch(key.label or "") if isinstance(key, SecretKey) else None
-            if match is not None:
-                assert isinstance(key, SecretKey)
-                if int(match[1]) in found:
-                    raise KeyConfigurationError(
-                        f"keys.{self.name}: token {self._settings.token} has two keys labelled {match[0]}; remove one"
-                    )
-                found[int(match[1])] = key
-        if not found and not may_be_none:
+    def _versions(self, session: Session) -> dict[int, SecretKey]:
+        found = key_versions(session, self._label)
+        if not found:
             raise UnknownKeyError(
                 f"keys.{self.name}: token {self._settings.token} has no key labelled {self._label}.v1 or later"
             )
@@ -272,6 +216,50 @@ class PKCS11Provider:
         return KeySlot(
             provider=self.slot_provider, key_id=self.slot_key_id, wrapped=b"v%d:" % version + bytes(wrapped)
         )
+
+
+def in_session(name: str, settings: PKCS11KeySettings, operation: Callable[[Session], _Result]) -> _Result:
+    """What `operation` returns, in the token's session; once more in a new one if the token ended the first.
+
+    Raises:
+        RecordingError: what the token said, in the words of recording.keys.errors.
+    """
+    token = shared_token(settings.module_path, settings.token, settings.pin_path)
+
+    def attempt() -> _Result:
+        for is_last in (False, True):
+            session = token.session()
+            try:
+                return operation(session)
+            except _SESSION_ENDED as error:
+                token.drop()
+                if is_last:
+                    raise _refusal(name, error) from error
+            except PKCS11Error as error:
+                raise _refusal(name, error) from error
+        raise AssertionError("the last attempt returns or raises")
+
+    return token.run(attempt, timeout_s=settings.timeout_s)
+
+
+def key_versions(session: Session, label: str, *, suffix: str = "") -> dict[int, SecretKey]:
+    """The keys labelled LABEL.vN and `suffix`, by N. Raises KeyConfigurationError: two of one label."""
+    pattern = re.compile(re.escape(label) + r"\.v([1-9][0-9]{0,8})" + re.escape(suffix))
+    found: dict[int, SecretKey] = {}
+    for key in list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY})):
+        match = pattern.fullmatch(key.label or "") if isinstance(key, SecretKey) else None
+        if match is not None:
+            assert isinstance(key, SecretKey)
+            if int(match[1]) in found:
+                raise KeyConfigurationError(f"the token has two keys labelled {match[0]}; remove one")
+            found[int(match[1])] = key
+    return found
+
+
+def version_of(slot: KeySlot) -> int:
+    """The version of the key that wrapped a slot, as the slot says; 0 where it says nothing of the kind."""
+    match = _WRAPPED.fullmatch(slot.wrapped)
+    return 0 if match is None else int(match["version"])
 
 
 def _session_key(*, is_hidden: bool) -> dict[Attribute, Any]:
@@ -333,7 +321,7 @@ def _value(key: SecretKey) -> bytearray:
 
 def _created_at(identifier: bytes) -> datetime | None:
     try:
-        return datetime.strptime(identifier.decode("ascii"), _CREATED).replace(tzinfo=UTC)
+        return datetime.strptime(identifier.decode("ascii"), CREATED).replace(tzinfo=UTC)
     except ValueError:  # UnicodeDecodeError is one; the key was made by another program
         return None
 

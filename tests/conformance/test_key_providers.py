@@ -22,6 +22,7 @@ from recording.keys.errors import ContextMismatchError, NotPermittedError, Unkno
 from recording.keys.https import HTTPSAnswer, HTTPSTransport
 from recording.keys.local import LocalKeyProvider, create_kek
 from recording.keys.pkcs11 import PKCS11Provider
+from recording.keys.pkcs11_administration import PKCS11Administration
 from recording.keys.provider import DEK_BYTES, KeyContext, KeyProvider, lifecycle_facts
 from recording.keys.public_key import RSAPublicKeyProvider
 from recording.keys.vault import VaultTransitProvider
@@ -102,9 +103,9 @@ def token_case(request: pytest.FixtureRequest, directory: Path) -> Case:
     softhsm: SoftHSM = request.getfixturevalue("softhsm")
 
     def provider(name: str) -> PKCS11Provider:
-        made = PKCS11Provider(name, softhsm.settings(f"{name}-{secrets.token_hex(8)}"))
-        made.create_version()
-        return made
+        settings = softhsm.settings(f"{name}-{secrets.token_hex(8)}")
+        PKCS11Administration(name, settings).rotate()
+        return PKCS11Provider(name, settings)
 
     return Case(
         provider=provider("main"),

@@ -27,6 +27,7 @@ from recording.keys.errors import (
     UnknownKeyError,
 )
 from recording.keys.pkcs11 import PKCS11Provider
+from recording.keys.pkcs11_administration import PKCS11Administration
 from recording.keys.pkcs11_token import open_session, shared_token
 from recording.keys.provider import KeyContext
 from recording.settings import PKCS11KeySettings
@@ -44,14 +45,20 @@ def settings(softhsm: SoftHSM) -> PKCS11KeySettings:
 @pytest.fixture
 def provider(settings: PKCS11KeySettings) -> PKCS11Provider:
     made = PKCS11Provider("main", settings)
-    assert made.create_version() == 1
+    rotate(settings)
     return made
 
 
-def test_a_new_version_wraps_and_the_old_one_still_opens(provider: PKCS11Provider) -> None:
+def rotate(settings: PKCS11KeySettings) -> str:
+    return PKCS11Administration("main", settings).rotate()
+
+
+def test_a_new_version_wraps_and_the_old_one_still_opens(
+    provider: PKCS11Provider, settings: PKCS11KeySettings
+) -> None:
     old = provider.new_key(CONTEXT)
     assert old.slot.wrapped.startswith(b"v1:")
-    assert provider.create_version() == 2
+    assert rotate(settings) == "version 2 wraps from now on"
     new = provider.new_key(CONTEXT)
     assert new.slot.wrapped.startswith(b"v2:")
     moved = provider.rewrap(old.slot, CONTEXT)
@@ -68,7 +75,7 @@ def test_a_version_that_was_destroyed_opens_nothing_more(
     provider: PKCS11Provider, settings: PKCS11KeySettings
 ) -> None:
     old = provider.new_key(CONTEXT)
-    provider.create_version()
+    rotate(settings)
     moved = provider.rewrap(old.slot, CONTEXT)
     destroy(settings, f"{settings.key}.v1")
     with pytest.raises(UnknownKeyError, match="v1"):
@@ -76,12 +83,14 @@ def test_a_version_that_was_destroyed_opens_nothing_more(
     with pytest.raises(UnknownKeyError, match="v1"):
         provider.rewrap(old.slot, CONTEXT)
     assert provider.unwrap(moved, CONTEXT) == old.dek
-    assert provider.create_version() == 3
+    assert rotate(settings) == "version 3 wraps from now on"
 
 
-def test_the_version_in_the_slot_decides_which_key_is_tried(provider: PKCS11Provider) -> None:
+def test_the_version_in_the_slot_decides_which_key_is_tried(
+    provider: PKCS11Provider, settings: PKCS11KeySettings
+) -> None:
     slot = provider.new_key(CONTEXT).slot
-    provider.create_version()
+    rotate(settings)
     with pytest.raises(ContextMismatchError):
         provider.unwrap(replace(slot, wrapped=slot.wrapped.replace(b"v1:", b"v2:", 1)), CONTEXT)
     for prefix in (b"v0:", b"v01:", b"v-1:", b"v9999999999:", b"1:", b""):
@@ -95,7 +104,7 @@ def test_a_key_that_is_not_there(settings: PKCS11KeySettings) -> None:
     for ask in (lambda: provider.new_key(CONTEXT), provider.health, provider.lifecycle):
         with pytest.raises(UnknownKeyError, match=r"\.v1"):
             ask()
-    provider.create_version()
+    rotate(settings)
     provider.health()
 
 
@@ -190,6 +199,44 @@ def test_a_refused_slot_leaves_no_trace_in_other_connections(
     openbao.admin("GET", "sys/health")
 
 
+# --- the administrator
+
+
+def test_older_versions_out_of_use_open_nothing_and_can_be_taken_back(
+    provider: PKCS11Provider, settings: PKCS11KeySettings
+) -> None:
+    old = provider.new_key(CONTEXT)
+    rotate(settings)
+    moved = provider.rewrap(old.slot, CONTEXT)
+    administration = PKCS11Administration("main", settings)
+    assert administration.disable_older().startswith("1 ")
+    with pytest.raises(UnknownKeyError, match="v1"):
+        provider.unwrap(old.slot, CONTEXT)
+    assert provider.unwrap(moved, CONTEXT) == old.dek
+    assert administration.disable_older().startswith("0 ")
+    relabel(settings, f"{settings.key}.v1.disabled", f"{settings.key}.v1")
+    assert provider.unwrap(old.slot, CONTEXT) == old.dek
+
+
+def test_a_disabled_or_destroyed_key_opens_nothing(
+    provider: PKCS11Provider, settings: PKCS11KeySettings
+) -> None:
+    slot = provider.new_key(CONTEXT).slot
+    rotate(settings)
+    administration = PKCS11Administration("main", settings)
+    administration.disable()
+    with pytest.raises(UnknownKeyError):
+        provider.unwrap(slot, CONTEXT)
+    with pytest.raises(UnknownKeyError):
+        administration.disable()
+    assert rotate(settings) == "version 3 wraps from now on", "no number is used twice"
+    assert administration.destroy().startswith("3 ")
+    with pytest.raises(UnknownKeyError):
+        provider.new_key(CONTEXT)
+    with pytest.raises(UnknownKeyError):
+        administration.destroy()
+
+
 # --- PIN, token and module
 
 
@@ -224,7 +271,7 @@ def test_a_wrong_pin_is_tried_once_until_its_file_changes(
             provider.health()
     assert tried == ["000000"]
     guarded.pin_path.write_text(softhsm.pins["guarded"] + "\n")
-    provider.create_version()
+    rotate(guarded)
     provider.health()
     assert tried == ["000000", softhsm.pins["guarded"]]
 
@@ -232,9 +279,9 @@ def test_a_wrong_pin_is_tried_once_until_its_file_changes(
 def test_a_pin_file_that_others_may_read_is_not_used(guarded: PKCS11KeySettings) -> None:
     guarded.pin_path.chmod(0o644)
     with pytest.raises(KeyConfigurationError, match="0644"):
-        PKCS11Provider("main", guarded).create_version()
+        rotate(guarded)
     guarded.pin_path.chmod(0o600)
-    assert PKCS11Provider("main", guarded).create_version() == 1
+    assert rotate(guarded)
 
 
 def test_a_token_that_is_not_there(softhsm: SoftHSM, settings: PKCS11KeySettings) -> None:
@@ -309,3 +356,14 @@ def destroy(settings: PKCS11KeySettings, label: str) -> None:
             session.get_key(label=label).destroy()
 
     token.run(remove, timeout_s=10)
+
+
+def relabel(settings: PKCS11KeySettings, old: str, new: str) -> None:
+    token = shared_token(settings.module_path, settings.token, settings.pin_path)
+
+    def change() -> None:
+        token.session()
+        with token.writing() as session:
+            session.get_key(label=old)[Attribute.LABEL] = new
+
+    token.run(change, timeout_s=10)
