@@ -87,6 +87,7 @@ class Application:
         material = load_material(settings.tls, now=now)
         self._metrics.set_certificate_expiry("sip", material.not_after.timestamp())
         verifier = PeerVerifier(material.trust)
+        self._metrics.set_tls_floor_exceptions(settings.recording.tls_floor_exceptions)
         recorder = self._start_recorder(stack)
         loop = SIPLoop()
         pump = Pump(

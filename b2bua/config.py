@@ -13,7 +13,8 @@ from pathlib import Path
 from b2bua.config_checks import ALL_CHECKS
 from b2bua.config_document import Document, Section, parse
 from b2bua.config_files import check_files, material_settings, metrics_material_settings
-from b2bua.config_shape import AWSKey, LocalKey, RouteTable, TenantTable, TrunkTable
+from b2bua.config_keys import key_settings
+from b2bua.config_shape import RouteTable, TenantTable, TrunkTable
 from b2bua.errors import ConfigurationError, ConfigurationProblem
 from b2bua.settings import (
     AuditSettings,
@@ -31,9 +32,6 @@ from b2bua.settings import (
     TrunkSettings,
 )
 from recording.settings import (
-    AWSKMSKeySettings,
-    KeySettings,
-    LocalKeySettings,
     PoolSettings,
     RecordingSettings,
 )
@@ -207,18 +205,13 @@ def _route(section: Section[RouteTable]) -> Route:
 
 
 def _tenant(name: str, section: Section[TenantTable]) -> Tenant:
-    return Tenant(name=name, handle=section.value.handle, key=section.value.key)
-
-
-def _key(document: Document, table: LocalKey | AWSKey) -> KeySettings:
-    if isinstance(table, LocalKey):
-        return LocalKeySettings(kek_path=document.file(table.kek))
-    return AWSKMSKeySettings(
-        key_id=table.key_id,
-        region=table.region,
-        endpoint_url=table.endpoint_url,
-        ca_path=_optional(document, table.ca),
-        timeout_s=table.timeout_s,
+    table = section.value
+    return Tenant(
+        name=name,
+        handle=table.handle,
+        key=table.key,
+        fallback_key=table.fallback_key,
+        on_key_outage=table.on_key_outage,
     )
 
 
@@ -232,7 +225,7 @@ def _recording(document: Document) -> RecordingSettings:
         spool_directory=spool or directory.with_name(f"{directory.name}-spool"),
         index_path=index or directory.with_name(f"{directory.name}-index.sqlite"),
         keys={
-            name: _key(document, section.value)
+            name: key_settings(section.value, document.file)
             for name, section in document.keys.items()
             if section is not None
         },
@@ -261,7 +254,7 @@ def _audit(document: Document) -> AuditSettings:
     return AuditSettings(
         directory=document.file(table.directory),
         key_name=table.key,
-        key=_key(document, key.value),
+        key=key_settings(key.value, document.file),
         segment_seconds=table.segment_seconds,
         commit_ms=table.commit_ms,
     )

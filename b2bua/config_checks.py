@@ -8,8 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from b2bua.config_document import Document, Report, Section, dotted
+from b2bua.config_keys import AWSKey, LocalKey, RSAKey
 from b2bua.config_lines import KeyPath
-from b2bua.config_shape import AuditTable, AWSKey, LocalKey, TrunkTable
+from b2bua.config_shape import AuditTable, TenantTable, TrunkTable
 from b2bua.config_values import KMS_KEY, HostPort, PortRange
 from b2bua.settings import Environment
 
@@ -26,6 +27,8 @@ def check_references(document: Document, report: Report) -> None:
     for tenant in document.tenants.values():
         if tenant.good("key"):
             _check_name(report, tenant.key("key"), "keys", tenant.value.key, document.keys)
+        if tenant.good("fallback_key") and tenant.value.fallback_key is not None:
+            _check_fallback(document, report, tenant, tenant.value.fallback_key)
     for trunk in document.trunks.values():
         if trunk.good("tenant"):
             _check_name(report, trunk.key("tenant"), "tenants", trunk.value.tenant, document.tenants)
@@ -41,6 +44,18 @@ def _check_name(report: Report, key: KeyPath, kind: str, name: str, declared: Co
     if name not in declared:
         known = ", ".join(sorted(declared)) or "none"
         report.add(key, f"there is no [{kind}.{name}]", f"add that table or use one that exists: {known}")
+
+
+def _check_fallback(document: Document, report: Report, tenant: Section[TenantTable], name: str) -> None:
+    """It must work while every key service is away."""
+    key = tenant.key("fallback_key")
+    _check_name(report, key, "keys", name, document.keys)
+    section = document.keys.get(name)
+    if section is not None and not isinstance(section.value, RSAKey):
+        cure = 'name a [keys.NAME] with provider = "rsa-oaep-sha256", which needs no service to wrap'
+        report.add(key, f"{name} depends on a service that may be away too", cure)
+    elif tenant.good("key") and tenant.value.key == name:
+        report.add(key, "it is the tenant's key itself", "remove it, or name another public key")
 
 
 def _check_destination(document: Document, report: Report, name: str, key: KeyPath) -> None:
@@ -167,7 +182,9 @@ def check_environment(document: Document, report: Report) -> None:
         return
     for section in document.keys.values():
         if section is not None and isinstance(section.value, LocalKey):
-            cure = 'use provider = "aws-kms", or environment = "development" for tests'
+            cure = (
+                'use provider = "aws-kms", "vault-transit" or "pkcs11-aes-kw", or environment = "development"'
+            )
             report.add(section.key("provider"), "a local key is for development, production refuses it", cure)
 
 
@@ -217,6 +234,25 @@ def check_regions(document: Document, report: Report) -> None:
         if match is not None and match["region"] != section.value.region:
             what = f"the key is of region {match['region']}, not {section.value.region}"
             report.add(section.key("region"), what, f'write "{match["region"]}", or name another key')
+
+
+def check_key_parts(document: Document, report: Report) -> None:
+    """A key pair has at least one part here, and one holder of the private part."""
+    for section in document.keys.values():
+        if section is None or not isinstance(section.value, RSAKey):
+            continue
+        table = section.value
+        if not section.good("public_key", "private_key", "transit"):
+            continue
+        if table.public_key is None and (table.private_key is None or table.transit is not None):
+            report.add(
+                section.key("public_key"), "the key is missing", "name the PEM file of the public part"
+            )
+        if table.private_key is not None and table.transit is not None:
+            cure = "keep the one that is in use"
+            report.add(
+                section.key("transit"), "the private part is named twice, as file and in transit", cure
+            )
 
 
 def check_directories(document: Document, report: Report) -> None:
@@ -309,6 +345,7 @@ ALL_CHECKS = (
     check_environment,
     check_audit,
     check_regions,
+    check_key_parts,
     check_directories,
     check_limits,
     check_pause_codes,

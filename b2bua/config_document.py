@@ -10,24 +10,22 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, get_args
 
 from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from b2bua import config_values as values
+from b2bua.config_keys import KEY_TABLES, KeyProviderName, KeyTable
 from b2bua.config_lines import KeyPath, key_lines, line_of
 from b2bua.config_shape import (
     SIP,
     TLS,
     AuditTable,
-    AWSKey,
     ControlTable,
     General,
-    KeyProviderName,
     LimitsTable,
-    LocalKey,
     LogTable,
     Media,
     MetricsTable,
@@ -41,7 +39,6 @@ from b2bua.config_shape import (
 from b2bua.errors import ConfigurationProblem
 
 TableType = TypeVar("TableType", bound=Table)
-KeyTable = LocalKey | AWSKey
 
 SINGLE_TABLES: Mapping[str, type[Table]] = {
     "sip": SIP,
@@ -59,13 +56,9 @@ REQUIRED_TABLES = ("sip", "tls", "media", "recording", "audit")
 OPTIONAL_TABLES = ("metrics", "control")
 """Absent, they switch something off; the others have defaults."""
 NAMED_TABLES = ("keys", "tenants", "trunks")
-KEY_TABLES: Mapping[KeyProviderName, type[KeyTable]] = {
-    KeyProviderName.LOCAL: LocalKey,
-    KeyProviderName.AWS_KMS: AWSKey,
-}
-
 _SECRET_KEY = re.compile(
-    r"password|passwd|passphrase|secret|token|credential|access_key|api_key|pin$", re.IGNORECASE
+    r"^(?!.*_file$).*(?:password|passwd|passphrase|secret|credential|access_key|api_key|(?:^|_)(?:token|pin)$)",
+    re.IGNORECASE,
 )
 _SECRET_VALUE = re.compile(
     r"PRIVATE KEY-----|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|^[0-9a-fA-F]{64}$|://[^/@\s]+:[^/@\s]+@"
@@ -149,7 +142,7 @@ class Document:
     control: Section[ControlTable] | None = None
     log: Section[LogTable] | None = None
     posture: Section[PostureTable] | None = None
-    keys: dict[str, Section[LocalKey] | Section[AWSKey] | None] = field(default_factory=dict)
+    keys: dict[str, Section[KeyTable] | None] = field(default_factory=dict)
     tenants: dict[str, Section[TenantTable]] = field(default_factory=dict)
     trunks: dict[str, Section[TrunkTable]] = field(default_factory=dict)
     routes: list[Section[RouteTable]] = field(default_factory=list)
@@ -246,7 +239,7 @@ class _Reader:
                 found[name] = table
         return found
 
-    def _key(self, name: str, table: dict[str, Any]) -> Section[LocalKey] | Section[AWSKey] | None:
+    def _key(self, name: str, table: dict[str, Any]) -> Section[KeyTable] | None:
         path = ("keys", name)
         known = {member.value: member for member in KeyProviderName}
         provider = table.get("provider")
@@ -255,9 +248,8 @@ class _Reader:
             allowed = " or ".join(f'"{value}"' for value in known)
             self._report.add((*path, "provider"), what, f"write provider = {allowed}")
             return None
-        if known[provider] is KeyProviderName.LOCAL:
-            return self._section(LocalKey, table, path)
-        return self._section(AWSKey, table, path)
+        shape: type[Any] = KEY_TABLES[known[provider]]
+        return self._section(shape, table, path)
 
     def _routes(self) -> list[Section[RouteTable]]:
         routes = self._data.get("routes", [])
@@ -306,10 +298,15 @@ def _field_at(shape: type[Table], location: Sequence[int | str]) -> tuple[type[T
     for part in location:
         if isinstance(part, int):
             continue
-        if leaf is not None and isinstance(leaf.annotation, type) and issubclass(leaf.annotation, Table):
-            owner = leaf.annotation
+        owner = owner if leaf is None else _table_in(leaf.annotation) or owner
         leaf = next((info for name, info in owner.model_fields.items() if (info.alias or name) == part), None)
     return owner, leaf
+
+
+def _table_in(annotation: Any) -> type[Table] | None:
+    """The table class of a field that holds a table or may hold one."""
+    choices = get_args(annotation) or (annotation,)
+    return next((kind for kind in choices if isinstance(kind, type) and issubclass(kind, Table)), None)
 
 
 def _unknown_key(shape: type[Table], name: str, *, top_level: bool) -> tuple[str, str]:

@@ -9,16 +9,14 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from b2bua.config_document import Document, Report, Section
+from b2bua.config_key_files import check_key_files
 from b2bua.config_lines import KeyPath
-from b2bua.config_shape import TLS, AWSKey, LocalKey, MetricsTable
+from b2bua.config_shape import TLS, MetricsTable
 from b2bua.settings import Environment
-from recording.keys.errors import KeyConfigurationError
-from recording.keys.local import read_kek
 from tls.certificate import Usage
-from tls.errors import MaterialError, MaterialProblem
+from tls.errors import MaterialError
 from tls.material import BOTH_USAGES, TLSMaterial, load_material
 from tls.settings import TLSMaterialSettings
-from tls.source import read_source
 
 _PEM_FIELDS = ("certificate", "private_key", "trust", "crl")
 
@@ -32,8 +30,7 @@ def check_files(document: Document, report: Report, now: datetime) -> None:
         settings = metrics_material_settings(document)
         if settings is not None:
             _check_material(document, metrics, settings, report, now, frozenset({Usage.SERVER}))
-    for key in document.keys.values():
-        _check_key(document, key, report)
+    check_key_files(document, report)
     audit = document.audit
     if audit is not None and audit.good("plain") and audit.value.plain not in {None, "-"}:
         _check_audit_path(document.file(audit.value.plain or ""), audit.key("plain"), report)
@@ -106,38 +103,6 @@ def _is_development_ca(anchor: x509.Certificate) -> bool:
     """`tls.authority` puts the words into the name of each authority it makes."""
     names = anchor.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return any("development ca" in str(name.value).lower() for name in names)
-
-
-def _check_key(
-    document: Document, section: Section[LocalKey] | Section[AWSKey] | None, report: Report
-) -> None:
-    if section is None:
-        return
-    table = section.value
-    if isinstance(table, LocalKey) and section.good("kek"):
-        source = read_source(document.file(table.kek))
-        if isinstance(source, MaterialProblem):
-            report.add(
-                section.key("kek"),
-                f"{source.path}: {source.what}",
-                f"{source.cure}, or make one with: b2bua init",
-            )
-            return
-        try:
-            read_kek(source.path)
-        except KeyConfigurationError as error:
-            what, _, cure = str(error).partition("; ")
-            report.add(section.key("kek"), what, cure or "name a file of 32 random bytes and mode 0600")
-    elif isinstance(table, AWSKey) and section.good("ca") and table.ca is not None:
-        source = read_source(document.file(table.ca))
-        if isinstance(source, MaterialProblem):
-            report.add(section.key("ca"), f"{source.path}: {source.what}", source.cure)
-        elif b"-----BEGIN CERTIFICATE-----" not in source.data:
-            report.add(
-                section.key("ca"),
-                f"{source.path}: it holds no PEM certificate",
-                "name a PEM file with the authority",
-            )
 
 
 def _check_audit_path(path: Path, key: KeyPath, report: Report) -> None:

@@ -6,7 +6,6 @@ stand once.
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -18,6 +17,7 @@ from b2bua.settings import (
     Codec,
     CodesFrom,
     Environment,
+    KeyOutagePolicy,
     Limits,
     LogFormat,
     LogLevel,
@@ -26,19 +26,13 @@ from b2bua.settings import (
     RecordingPolicy,
     SIPTarget,
     SRTPSuite,
+    Tenant,
     TrunkSettings,
 )
 from recording.settings import Layout, PoolSettings, RecordingSettings
 
 MOST_CALLS = 1000
 """What the SIP library is built for, two legs each, with a margin (packaging/pjsip/config_site.h)."""
-
-
-class KeyProviderName(enum.Enum):
-    """Values of `keys.NAME.provider`."""
-
-    LOCAL = "local"
-    AWS_KMS = "aws-kms"
 
 
 def _default_of(settings: type, name: str) -> Any:
@@ -55,12 +49,16 @@ def _read(reader: Any) -> BeforeValidator:
     return BeforeValidator(reader)
 
 
+default_of, documented, read_by = _default_of, _key, _read
+"""Their names for the module with the tables of keys."""
+
+
 EnvironmentValue = Annotated[Environment, _read(values.one_of(Environment, values.by_value))]
 LayoutValue = Annotated[Layout, _read(values.one_of(Layout, values.by_value))]
 PolicyValue = Annotated[RecordingPolicy, _read(values.one_of(RecordingPolicy, values.by_value))]
 LevelValue = Annotated[LogLevel, _read(values.one_of(LogLevel, values.by_value))]
 FormatValue = Annotated[LogFormat, _read(values.one_of(LogFormat, values.by_value))]
-ProviderValue = Annotated[KeyProviderName, _read(values.one_of(KeyProviderName, values.by_value))]
+OutageValue = Annotated[KeyOutagePolicy, _read(values.one_of(KeyOutagePolicy, values.by_value))]
 SuiteValue = Annotated[SRTPSuite, _read(values.read_suite)]
 CodecValue = Annotated[Codec, _read(values.one_of(Codec, values.by_name))]
 ListenValue = Annotated[values.HostPort, _read(values.read_listen)]
@@ -77,8 +75,6 @@ CodeValue = Annotated[str, _read(values.read_pause_code)]
 CodesFromValue = Annotated[CodesFrom, _read(values.one_of(CodesFrom, values.by_value))]
 NoMediaValue = Annotated[NoMediaPolicy, _read(values.one_of(NoMediaPolicy, values.by_value))]
 HeaderValue = Annotated[str, _read(values.read_header_name)]
-KMSKeyValue = Annotated[str, _read(values.read_kms_key)]
-HTTPSValue = Annotated[str, _read(values.read_https_url)]
 ClaimsValue = Annotated[dict[str, str], _read(values.read_claims)]
 FindingValue = Annotated[str, _read(values.read_finding_key)]
 ChunkSizeValue = Annotated[int, _read(values.read_chunk_size)]
@@ -239,30 +235,6 @@ class Recording(Table):
     pool: Pool = _key("Table `recording.pool`.", "{ size = 16 }", default=Pool())
 
 
-class LocalKey(Table):
-    """A key-encryption key in a file: development only."""
-
-    provider: ProviderValue = _key("Which provider holds the key-encryption key.", '"local"')
-    kek: PathText = _key("File of 32 bytes, mode 0600.", '"keys/dev.kek"')
-
-
-class AWSKey(Table):
-    """A key-encryption key in AWS KMS. Credentials come from boto3's own chain, never from this file."""
-
-    provider: ProviderValue = _key("Which provider holds the key-encryption key.", '"aws-kms"')
-    key_id: KMSKeyValue = _key("ARN of the key.", f'"{values.KMS_KEY_EXAMPLE}"')
-    region: str = _key("AWS region.", '"eu-central-1"', pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$")
-    endpoint_url: HTTPSValue | None = _key(
-        "Another endpoint, https only. Default: the region's.", '"https://kms.example.test"', default=None
-    )
-    ca: PathText | None = _key(
-        "PEM file with the endpoint's authority. Default: the platform's.", '"tls/kms-ca.pem"', default=None
-    )
-    timeout_s: float = _key(
-        "Seconds to wait for an answer.", "5.0", default=5.0, ge=0.1, le=60.0, strict=False
-    )
-
-
 class TenantTable(Table):
     """The owner of keys and recordings."""
 
@@ -270,6 +242,18 @@ class TenantTable(Table):
         "32 random hex digits, the only name of the tenant in clear on disk.", '"6f1d0c…"'
     )
     key: str = _key("Name of a `[keys.NAME]` table.", '"dev"')
+    fallback_key: str | None = _key(
+        "Name of a `[keys.NAME]` table with `rsa-oaep-sha256`, whose public part wraps data keys while `key` is "
+        "away and the pool is empty. Each use is audited.",
+        '"escrow"',
+        default=None,
+    )
+    on_key_outage: OutageValue = _key(
+        "What becomes of a call that must be recorded when there is no data key at all: `reject` answers 503, "
+        "`connect-unrecorded` lets it go on without a recording, audited and alarmed.",
+        '"reject"',
+        default=_default_of(Tenant, "on_key_outage"),
+    )
 
 
 class TrunkTable(Table):

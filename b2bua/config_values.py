@@ -370,6 +370,14 @@ def read_https_url(value: object) -> str:
     return text
 
 
+def read_https_server(value: object) -> str:
+    """An https URL of a server alone; a path has no meaning there."""
+    text = read_https_url(value)
+    if text.count("/") > 2 and text.split("/", 3)[3]:
+        raise refuse("the address has a path", 'write the server alone: "https://vault.example.test:8200"')
+    return text.rstrip("/")
+
+
 def read_kms_key(value: object) -> str:
     """The ARN of a key. An alias can be pointed at another key; a bare id doesn't say whose it is."""
     text = _text(value, f'"{KMS_KEY_EXAMPLE}"')

@@ -95,6 +95,9 @@ class Metrics:
         self._parts = self._gauge("upload_parts_in_flight", "Parts being sent to a remote store")
         self._audited = self._counter("audit_lines", "Audit lines that are durable")
         self._audit_failures = self._counter("audit_failures", "Attempts to write audit lines that failed")
+        self._floors = self._gauge(
+            "tls_floor_exceptions", "Endpoints that may be spoken to in TLS 1.2", "endpoint"
+        )
         self._expiry = self._gauge("certificate_expiry_timestamp_seconds", "When a certificate ends", "name")
 
     # --- calls
@@ -138,6 +141,11 @@ class Metrics:
     def tap_overruns(self, count: int) -> None:
         """Frames that a full ring refused since the last call."""
         self._overruns.inc(count)
+
+    def set_tls_floor_exceptions(self, endpoints: Iterable[str]) -> None:
+        """The sections of the configuration with an exception from TLS 1.3, one series each."""
+        for endpoint in endpoints:
+            self._floors.labels(self._label["name"](endpoint)).set(1)
 
     def set_certificate_expiry(self, name: str, epoch: float) -> None:
         """When the certificate in use ends, in seconds since 1970."""

@@ -51,6 +51,13 @@ class RecordingPolicy(enum.Enum):
     OFF = "off"
 
 
+class KeyOutagePolicy(enum.Enum):
+    """What becomes of a call that must be recorded when its tenant has no data key, not even a fallback one."""
+
+    REJECT = "reject"
+    CONNECT_UNRECORDED = "connect-unrecorded"
+
+
 class Codec(enum.Enum):
     """Codecs offered to a leg, by pjmedia's identifier."""
 
@@ -181,12 +188,15 @@ class Route:
 class Tenant:
     """Owner of keys and recordings.
 
-    `handle` is 16 random bytes, never derived from the name; `key` names a key provider section.
+    `handle` is 16 random bytes, never derived from the name; `key` names a key provider section. While that one is
+    away, `fallback_key` names one that wraps with a public key; with no data key at all `on_key_outage` decides.
     """
 
     name: str
     handle: bytes
     key: str
+    fallback_key: str | None = None
+    on_key_outage: KeyOutagePolicy = KeyOutagePolicy.REJECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 import b2bua
 import recording
 import tls
-from b2bua.config_document import KEY_TABLES, REQUIRED_TABLES, SINGLE_TABLES
+from b2bua.config_document import REQUIRED_TABLES, SINGLE_TABLES
+from b2bua.config_keys import KEY_TABLES, TransitTable
 from b2bua.config_shape import General, Pool, RouteTable, Table, TenantTable, TrunkTable
 from b2bua.errors import B2BUAError
 from recording.errors import RecordingError
@@ -47,6 +48,7 @@ def configuration_page() -> str:
             _section(f'[keys.NAME] with provider = "{name.value}"', shape)
             for name, shape in KEY_TABLES.items()
         ),
+        _section("[keys.NAME.transit]", TransitTable),
         _section("[tenants.NAME]", TenantTable, required=True),
         _section("[trunks.NAME]", TrunkTable, required=True),
         _section("[[routes]]", RouteTable),

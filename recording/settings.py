@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import assert_never
 
 from recording.sinks.sink import LockMode
 
@@ -250,6 +251,16 @@ class RecordingSettings:
         return self.index_path if self.postgresql is None else self.postgresql
 
     @property
+    def tls_floor_exceptions(self) -> tuple[str, ...]:
+        """The sections that may speak TLS 1.2 to their endpoint, by somebody's decision."""
+        floors = {f"keys.{name}": _tls_floor(key) for name, key in sorted(self.keys.items())}
+        if isinstance(self.sink, S3SinkSettings):
+            floors["recording.sink"] = self.sink.tls_floor
+        if self.postgresql is not None and self.postgresql.allow_tls12:
+            floors["recording.postgresql"] = TLSFloor.TLS_1_2
+        return tuple(section for section, floor in floors.items() if floor is not TLSFloor.TLS_1_3)
+
+    @property
     def kill_loss_bound_ms(self) -> int:
         """Audio that kill -9 may cost: an open record plus one drain (docs/recording-format.md, loss bounds)."""
         return self.record_ms + self.drain_interval_ms
@@ -258,3 +269,17 @@ class RecordingSettings:
     def power_loss_bound_ms(self) -> int:
         """Audio that a power cut may cost: the above plus one group commit."""
         return self.kill_loss_bound_ms + self.fsync_interval_ms
+
+
+def _tls_floor(key: KeySettings) -> TLSFloor:
+    match key:
+        case AWSKMSKeySettings():
+            return key.tls_floor
+        case VaultTransitKeySettings():
+            return key.server.tls_floor
+        case RSAKeySettings():
+            return TLSFloor.TLS_1_3 if key.transit is None else key.transit.server.tls_floor
+        case LocalKeySettings() | PKCS11KeySettings():
+            return TLSFloor.TLS_1_3
+        case _:
+            assert_never(key)

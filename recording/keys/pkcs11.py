@@ -76,7 +76,7 @@ class PKCS11Provider:
         Raises:
             KeyConfigurationError: a label that cannot stand in a key id.
         """
-        for field, text in (("token", settings.token), ("key", settings.key)):
+        for field, text in (("token_label", settings.token), ("key", settings.key)):
             if _LABEL.fullmatch(text) is None:
                 raise KeyConfigurationError(
                     f"keys.{name}: `{field}` {text!r} must be letters, digits, dots, _ and -, at most 64"

@@ -130,7 +130,7 @@ class Token:
             return pkcs11.lib(str(self._module_path)).get_token(token_label=self._label)
         except NoSuchToken as error:
             raise KeyUnavailableError(
-                f"{self._module_path} shows no token labelled {self._label}; attach it or mend `token`"
+                f"{self._module_path} shows no token labelled {self._label}; attach it or mend `token_label`"
             ) from error
         except MultipleTokensReturned as error:
             raise KeyConfigurationError(
