@@ -26,7 +26,7 @@ from b2bua.media.pump import Pump
 from b2bua.metrics import Metrics, MetricsServer
 from b2bua.native import _native
 from b2bua.reload import CertificateReload
-from b2bua.settings import RecordingPolicy, Settings
+from b2bua.settings import KeyOutagePolicy, RecordingPolicy, Settings
 from b2bua.sip import endpoint as sip
 from b2bua.sip.loop import SIPLoop
 from b2bua.sip.resolver import HostTable
@@ -53,6 +53,19 @@ class Ready:
     sip_address: str
     sip_port: int
     metrics_port: int | None
+
+
+def tenant_keys(settings: Settings) -> dict[str, TenantKey]:
+    """Each tenant's key and what it does without."""
+    return {
+        tenant.name: TenantKey(
+            handle=tenant.handle,
+            provider=tenant.key,
+            fallback=tenant.fallback_key,
+            may_lack_keys=tenant.on_key_outage is KeyOutagePolicy.CONNECT_UNRECORDED,
+        )
+        for tenant in settings.tenants.values()
+    }
 
 
 class Application:
@@ -137,12 +150,11 @@ class Application:
         settings = self._settings
         if all(trunk.recording is RecordingPolicy.OFF for trunk in settings.trunks.values()):
             return None
-        tenants = {
-            tenant.name: TenantKey(handle=tenant.handle, provider=tenant.key)
-            for tenant in settings.tenants.values()
-        }
         recorder = Recorder(
-            settings.recording, tenants, build_providers(settings.recording.keys), observer=self._watch
+            settings.recording,
+            tenant_keys(settings),
+            build_providers(settings.recording.keys),
+            observer=self._watch,
         )
         stack.callback(recorder.stop, RECORDER_STOP_S)
         recorder.start()

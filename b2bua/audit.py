@@ -63,6 +63,7 @@ class AuditEvent(enum.Enum):
     EXPORT_PLAINTEXT = "export_plaintext"
     ARTEFACT_ATTACHED = "artefact_attached"
     KEY_FAILED = "key_failed"
+    KEY_FALLBACK = "key_fallback"
     CERTIFICATE_RELOADED = "certificate_reloaded"
     CERTIFICATE_REFUSED = "certificate_refused"
     CONTROL_COMMAND = "control_command"

@@ -98,6 +98,9 @@ class Metrics:
         self._floors = self._gauge(
             "tls_floor_exceptions", "Endpoints that may be spoken to in TLS 1.2", "endpoint"
         )
+        self._outage_steps = self._counter(
+            "key_outage_steps", "Calls that found no data key ready: what became of them", "step"
+        )
         self._expiry = self._gauge("certificate_expiry_timestamp_seconds", "When a certificate ends", "name")
 
     # --- calls
@@ -222,6 +225,15 @@ class Metrics:
         self._key_time.labels(name).observe(seconds)
         if error is not None:
             self._key_errors.labels(name, self._label["reason"](error)).inc()
+
+    def fallback_key_used(self, *, tenant: str, tenant_handle: bytes, file_id: bytes, provider: str) -> None:
+        """A segment's data key was wrapped by a tenant's public key, its key service being away."""
+        del tenant, tenant_handle, file_id, provider
+        self.key_outage_step("fallback")
+
+    def key_outage_step(self, step: str) -> None:
+        """`fallback`, `rejected` or `unrecorded`."""
+        self._outage_steps.labels(self._label["reason"](step)).inc()
 
     def pool_level(self, *, tenant: str, level: int) -> None:
         """Data keys ready for a tenant."""

@@ -19,9 +19,11 @@ from b2bua.errors import AuditError
 from b2bua.metrics import Metrics
 from b2bua.settings import RecordingPolicy
 from b2bua.sip.handler import PeerEvent
+from recording.recorder import UnavailableReason
 
 _log = structlog.get_logger(__name__)
 
+_NO_KEY = UnavailableReason.NO_KEY.value
 _ACCEPTED = "ok"
 _CLOSED = "closed"
 
@@ -61,6 +63,9 @@ class Watch:
     def call_unrecorded(self, facts: CallFacts, *, reason: str) -> None:
         self._metrics.refused("unrecorded")
         self._about(AuditEvent.CALL_UNRECORDED, facts, reason=reason)
+        if reason == _NO_KEY:
+            self._metrics.key_outage_step("unrecorded")
+            _log.error("call_unrecorded_without_key", call_uid=facts.call_uid)
 
     def recording_paused(
         self, facts: CallFacts, *, by: PauseSource, reason: str, policy: RecordingPolicy
@@ -133,6 +138,9 @@ class Watch:
     def refused(self, *, trunk: str | None, reason: str, status: int) -> None:
         self._metrics.refused(reason)
         self._write(AuditEvent.REQUEST_REFUSED, trunk=trunk, reason=reason, status=status or None)
+        if reason == _NO_KEY:
+            self._metrics.key_outage_step("rejected")
+            _log.error("call_rejected_without_key", trunk=trunk)
 
     def peer(self, event: PeerEvent) -> None:
         if event.outcome == _CLOSED:
@@ -193,6 +201,19 @@ class Watch:
         self._metrics.key_requested(provider=provider, seconds=seconds, error=error)
         if error is not None:
             self._write(AuditEvent.KEY_FAILED, reason=_label(error))
+            _log.error("key_request_failed", provider=provider, reason=_label(error))
+
+    def fallback_key_used(self, *, tenant: str, tenant_handle: bytes, file_id: bytes, provider: str) -> None:
+        self._metrics.fallback_key_used(
+            tenant=tenant, tenant_handle=tenant_handle, file_id=file_id, provider=provider
+        )
+        self._write(
+            AuditEvent.KEY_FALLBACK,
+            tenant_handle=tenant_handle.hex(),
+            file_id=file_id.hex(),
+            reason=_NO_KEY,
+        )
+        _log.error("fallback_key_used", tenant=tenant, provider=provider, file_id=file_id.hex())
 
     def upload_finished(self, *, file_id: bytes, size_bytes: int) -> None:
         self._metrics.upload_finished(file_id=file_id, size_bytes=size_bytes)

@@ -76,16 +76,20 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """`problems`: what keeps calls from being recorded, or will. Empty: all is well."""
+    """`problems`: what keeps calls from being served as the configuration says, or will. Empty: all is well.
+
+    `warnings`: what an operator must act on although calls are served: a tenant lives on its fallback key, or without.
+    """
 
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_ready(self) -> bool:
         return not self.problems
 
     def __str__(self) -> str:
-        return "; ".join(self.problems) or "ready"
+        return "; ".join((*self.problems, *self.warnings)) or "ready"
 
 
 class Recorder:
@@ -110,7 +114,7 @@ class Recorder:
         _check_settings(settings)
         self._settings = settings
         self._observer = observer
-        self._tenants = frozenset(tenants)
+        self._tenants = dict(tenants)
         self._sink = LocalSink(settings.directory)
         self._retrying = RetryingSink(self._sink)
         self._pool = KeyPool(tenants=tenants, providers=providers, settings=settings.pool, observer=observer)
@@ -206,13 +210,13 @@ class Recorder:
             (self._uploader.problem is not None, f"sink: {self._uploader.problem}"),
         )
         problems = [text for is_wrong, text in checks if is_wrong]
-        problems += [f"keys of tenant {name}: {text}" for name, text in self._pool.problems().items()]
-        problems += [
-            f"keys of tenant {name}: none is ready"
-            for name in sorted(self._tenants)
-            if not self._pool.level(name)
-        ]
-        return Readiness(problems=tuple(problems))
+        warnings: list[str] = []
+        shortages = list(self._pool.problems().items())
+        shortages += [(name, "none is ready") for name in sorted(self._tenants) if not self._pool.level(name)]
+        for name, text in shortages:
+            told = problems if self._tenants[name].waits_for_keys else warnings
+            told.append(f"keys of tenant {name}: {text}")
+        return Readiness(problems=tuple(problems), warnings=tuple(warnings))
 
     def reserve(self, tenant: str) -> Reservation:
         """Set a data key aside for a call that is about to be set up.

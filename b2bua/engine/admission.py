@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from b2bua.call.headers import HeaderError, InviteHeaders, read_invite
 from b2bua.call.routing import Destination, find_destination, is_emergency
-from b2bua.settings import RecordingPolicy, Settings, TrunkSettings
+from b2bua.settings import KeyOutagePolicy, RecordingPolicy, Settings, TrunkSettings
 from b2bua.sip.handler import Refusal
 from recording.errors import RecordingError
-from recording.recorder import Recorder, Reservation
+from recording.recorder import Recorder, Reservation, UnavailableReason
 
 _STRICTNESS = {RecordingPolicy.OFF: 0, RecordingPolicy.BEST_EFFORT: 1, RecordingPolicy.REQUIRED: 2}
 
@@ -35,6 +35,13 @@ class Admission:
     emergency: bool
     reservation: Reservation | None
     unrecorded: str | None = None
+
+
+def may_lack_key(settings: Settings, tenant: str, reason: str) -> bool:
+    """Whether `reason` is that there was no data key, for which the tenant lets calls go on unrecorded."""
+    if reason != UnavailableReason.NO_KEY.value:
+        return False
+    return settings.tenants[tenant].on_key_outage is KeyOutagePolicy.CONNECT_UNRECORDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +142,12 @@ class Admissions:
             return self._without(admission, getattr(error, "reason_label", "recorder_unavailable"))
 
     def _without(self, admission: Admission, reason: str) -> Admission | Refusal:
-        if admission.emergency or admission.policy is RecordingPolicy.BEST_EFFORT:
+        goes_on = (
+            admission.emergency
+            or admission.policy is RecordingPolicy.BEST_EFFORT
+            or may_lack_key(self._settings, admission.tenant, reason)
+        )
+        if goes_on:
             return replace(admission, unrecorded=reason)
         return self._busy(reason)
 

@@ -13,6 +13,7 @@ import structlog
 from b2bua.call import commands as do
 from b2bua.call import events as on
 from b2bua.call.events import Event, LegRole
+from b2bua.engine.admission import may_lack_key
 from b2bua.engine.live import LiveCall
 from b2bua.engine.observer import EngineObserver
 from b2bua.engine.pausing import Pausing
@@ -202,8 +203,13 @@ class Executor:
 
     def _recording_failed(self, live: LiveCall, error: RecordingError) -> None:
         """From the pump or spool thread: only posts."""
-        required = live.admission.policy is RecordingPolicy.REQUIRED and not live.admission.emergency
+        admission = live.admission
         reason = getattr(error, "reason_label", "recorder_failed")
+        required = (
+            admission.policy is RecordingPolicy.REQUIRED
+            and not admission.emergency
+            and not may_lack_key(self._settings, admission.tenant, reason)
+        )
         self._post(live.call_uid, on.RecordingFailed(reason=reason, required=required))
 
     def _mark_answered(self, live: LiveCall, command: do.MarkAnswered) -> None:

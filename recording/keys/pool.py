@@ -2,7 +2,7 @@
 
 Single use, per tenant, bound to a file id drawn with them.
 
-Only the pool's thread, named `keys`, calls a provider. A provider that is slow or down costs no call anything
+Only the pool's thread, named `keys`, asks a key service. A provider that is slow or down costs no call anything
 until the tenant's keys are spent.
 """
 
@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Final
 
 from recording.errors import RecordingError
+from recording.format.slots import SlotProvider
 from recording.format.suites import wipe
 from recording.keys.errors import KeyConfigurationError, NoKeyError
 from recording.keys.provider import DataKey, KeyContext, KeyProvider
@@ -33,10 +34,21 @@ _IDLE_S: Final = 60.0  # nothing expires sooner unnoticed: the wait is cut to th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantKey:
-    """A tenant's opaque handle (16 random bytes) and the name of the provider that wraps for it."""
+    """A tenant's opaque handle (16 random bytes) and the name of the provider that wraps for it.
+
+    `fallback`: a provider that wraps with a public key, without asking anybody, while that one is away and no key is
+    left. `may_lack_keys`: the tenant's calls go on without a key, so nobody waits for the first one.
+    """
 
     handle: bytes
     provider: str
+    fallback: str | None = None
+    may_lack_keys: bool = False
+
+    @property
+    def waits_for_keys(self) -> bool:
+        """Whether calls cannot be served as the tenant wants while its provider is away."""
+        return self.fallback is None and not self.may_lack_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +95,7 @@ class KeyPool:
         """No thread and no request yet.
 
         Raises:
-            KeyConfigurationError: a tenant names a provider that is not there.
+            KeyConfigurationError: a tenant names a provider that is not there, or a fallback that is no public key.
         """
         for name, tenant in tenants.items():
             if tenant.provider not in providers:
@@ -91,6 +103,7 @@ class KeyPool:
                     f"tenant {name!r} names key provider {tenant.provider!r}; "
                     f"the configured ones are {sorted(providers)}"
                 )
+            _check_fallback(name, tenant, providers)
         self._providers = providers
         self._settings = settings
         self._observer = observer
@@ -123,10 +136,12 @@ class KeyPool:
             self._thread.join(timeout_s)
 
     def take(self, tenant: str) -> PooledKey:
-        """The tenant's oldest key that has not expired; the caller owns it.
+        """The tenant's oldest key that has not expired, else one of its fallback; the caller owns it.
+
+        A fallback's key is made here and now: that is computation, some tenths of a millisecond, and no request.
 
         Raises:
-            NoKeyError: none is ready, the tenant is unknown, or the pool has stopped.
+            NoKeyError: none is ready and there is no fallback, the tenant is unknown, or the pool has stopped.
         """
         now = self._clock_ns()
         with self._changed:
@@ -134,13 +149,33 @@ class KeyPool:
             if shelf is None:
                 raise NoKeyError(tenant)
             _discard_expired(shelf, now)
-            if not shelf.keys:
+            key = shelf.keys.popleft() if shelf.keys else None
+            if key is None and (shelf.tenant.fallback is None or self._stopping):
                 raise NoKeyError(tenant)
-            key = shelf.keys.popleft()
             level = len(shelf.keys)
             self._changed.notify_all()
+        if key is None:
+            return self._fallback_key(tenant, shelf.tenant)
         self._observer.pool_level(tenant=tenant, level=level)
         return key
+
+    def _fallback_key(self, name: str, tenant: TenantKey) -> PooledKey:
+        assert tenant.fallback is not None
+        context = KeyContext(file_id=os.urandom(16), tenant_handle=tenant.handle)
+        try:
+            key = self._providers[tenant.fallback].new_key(context)
+        except RecordingError as error:
+            raise NoKeyError(name) from error
+        self._observer.fallback_key_used(
+            tenant=name, tenant_handle=tenant.handle, file_id=context.file_id, provider=tenant.fallback
+        )
+        return PooledKey(
+            file_id=context.file_id,
+            tenant=name,
+            tenant_handle=tenant.handle,
+            key=key,
+            expires_ns=self._clock_ns(),
+        )
 
     def level(self, tenant: str) -> int:
         """Keys ready now; 0 for an unknown tenant."""
@@ -162,7 +197,8 @@ class KeyPool:
     def wait_ready(self, timeout_s: float, *, level: int = 1) -> bool:
         """Wait until every tenant has `level` keys, for start-up.
 
-        False when the time is over first, or the pool stopped.
+        A tenant that can do without is waited for until its provider has failed once. False when the time is over
+        first, or the pool stopped.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._have(level), timeout_s)
@@ -193,7 +229,10 @@ class KeyPool:
                     self._changed.wait(pause_s)
 
     def _have(self, level: int) -> bool:
-        return all(len(shelf.keys) >= level for shelf in self._shelves.values())
+        return all(
+            len(shelf.keys) >= level or (shelf.failures > 0 and not shelf.tenant.waits_for_keys)
+            for shelf in self._shelves.values()
+        )
 
     def _is_due(self, shelf: _Shelf) -> bool:
         return (
@@ -241,6 +280,7 @@ class KeyPool:
             shelf.failures += 1
             shelf.not_before_ns = self._clock_ns() + int(step_s * (0.5 + 0.5 * self._jitter()) * _NS_PER_S)
             shelf.problem = f"{type(error).__name__}: {error}"
+            self._changed.notify_all()
 
     def _report(self, provider: KeyProvider, started_ns: int, error: str | None) -> None:
         seconds = (self._clock_ns() - started_ns) / _NS_PER_S
@@ -263,6 +303,18 @@ class KeyPool:
                 if shelf.keys:
                     due.append(shelf.keys[0].expires_ns)
         return max(0, min(due) - now) / _NS_PER_S
+
+
+def _check_fallback(name: str, tenant: TenantKey, providers: Mapping[str, KeyProvider]) -> None:
+    """It must need nobody: it is asked on the thread that wants a key."""
+    if tenant.fallback is None:
+        return
+    provider = providers.get(tenant.fallback)
+    if provider is None or provider.slot_provider != SlotProvider.RSA_OAEP_SHA256:
+        raise KeyConfigurationError(
+            f"tenant {name!r} names the fallback {tenant.fallback!r}, which is no rsa-oaep-sha256 key of this "
+            "configuration; name one"
+        )
 
 
 def _discard_expired(shelf: _Shelf, now_ns: int) -> int:

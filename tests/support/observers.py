@@ -18,6 +18,7 @@ class ListeningObserver:
         self.lags: list[tuple[float, int]] = []
         self.key_requests: list[tuple[str, float, str | None]] = []
         self.levels: list[tuple[str, int]] = []
+        self.fallbacks: list[tuple[str, bytes, str]] = []
         self.spool_levels: list[tuple[int, int]] = []
         self.sent_bytes = 0
         self.uploads: list[tuple[bytes, int]] = []
@@ -53,6 +54,11 @@ class ListeningObserver:
     def pool_level(self, *, tenant: str, level: int) -> None:
         with self._lock:
             self.levels.append((tenant, level))
+
+    def fallback_key_used(self, *, tenant: str, tenant_handle: bytes, file_id: bytes, provider: str) -> None:
+        del tenant_handle
+        with self._lock:
+            self.fallbacks.append((tenant, file_id, provider))
 
     def spool_level(self, *, spooled_bytes: int, waiting_files: int) -> None:
         with self._lock:

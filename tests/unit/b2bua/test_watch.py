@@ -155,3 +155,41 @@ def test_pauses_and_commands_are_counted_and_audited(tmp_path: Path) -> None:
     assert sample("sealtrunk_recording_pauses_total", {"by": "dtmf"}) == 1
     assert sample("sealtrunk_recording_resumes_total", {"by": "limit"}) == 1
     assert sample("sealtrunk_control_commands_total", {"command": "hang_up"}) == 1
+
+
+def test_each_step_down_without_a_key_is_audited_counted_and_alarmed(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = Metrics()
+
+    def happen(watch: Watch) -> None:
+        watch._metrics = metrics
+        watch.key_requested(provider="cloud", seconds=1.0, error="KeyUnavailableError")
+        watch.fallback_key_used(
+            tenant="clinic", tenant_handle=bytes(16), file_id=b"F" * 16, provider="escrow"
+        )
+        watch.call_unrecorded(FACTS, reason="no_key")
+        watch.refused(trunk="pbx", reason="no_key", status=503)
+        watch.call_unrecorded(FACTS, reason="no_space")
+        watch.refused(trunk="pbx", reason="no_space", status=503)
+
+    events = [(line["event"], line["reason"]) for line in told(happen)]
+    assert events == [
+        ("key_failed", "key_unavailable_error"),
+        ("key_fallback", "no_key"),
+        ("call_unrecorded", "no_key"),
+        ("request_refused", "no_key"),
+        ("call_unrecorded", "no_space"),
+        ("request_refused", "no_space"),
+    ]
+    steps = {
+        step: metrics.registry.get_sample_value("sealtrunk_key_outage_steps_total", {"step": step})
+        for step in ("fallback", "unrecorded", "rejected")
+    }
+    assert steps == {"fallback": 1, "unrecorded": 1, "rejected": 1}
+    said = capsys.readouterr()
+    text = said.out + said.err
+    for alarm in (
+        "key_request_failed", "fallback_key_used", "call_unrecorded_without_key", "call_rejected_without_key",
+    ):  # fmt: skip
+        assert text.count(alarm) == 1
