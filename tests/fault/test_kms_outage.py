@@ -9,8 +9,9 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,9 @@ from recording.keys.errors import (
 )
 from recording.keys.https import ANSWER_MAX_BYTES
 from recording.keys.pool import KeyPool, TenantKey
-from recording.keys.provider import KeyContext
+from recording.keys.provider import KeyContext, KeyLifecycle, lifecycle_facts
 from recording.keys.retry import ATTEMPTS
-from recording.settings import AWSKMSKeySettings, PoolSettings
+from recording.settings import AWSKMSKeySettings, PoolSettings, TLSFloor
 from support.kms import (
     REGION,
     TEST_CREDENTIALS,
@@ -329,6 +330,72 @@ def test_tls_1_2_is_not_spoken(files: ServerFiles, service: Service) -> None:
     ):
         AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).new_key(CONTEXT)
     assert service.asked == []
+
+
+def test_tls_1_2_is_spoken_where_somebody_wrote_it_down(files: ServerFiles, service: Service) -> None:
+    with https_server(files, service, maximum_version=ssl.TLSVersion.TLSv1_2) as url:
+        settings = replace(kms_settings(url, files, key_id=ARN), tls_floor=TLSFloor.TLS_1_2)
+        provider = AWSKMSProvider("main", settings)
+        assert provider.new_key(CONTEXT).dek == DEK
+        assert provider.describe()["tls_floor"] == "1.2"
+
+
+CREATED, ROTATED, AGAIN = 1_700_000_000, 1_731_536_000, 1_763_072_000
+KEY_FACTS: dict[str, dict[str, object]] = {
+    "DescribeKey": {"KeyMetadata": {"Arn": ARN, "KeyId": ARN, "CreationDate": CREATED}},
+    "GetKeyRotationStatus": {"KeyRotationEnabled": True, "RotationPeriodInDays": 90},
+    "ListKeyRotations": {
+        "Rotations": [{"RotationDate": AGAIN}, {"RotationDate": ROTATED}],
+        "Truncated": False,
+    },
+}
+
+
+def lifecycle_of(files: ServerFiles, facts: Mapping[str, dict[str, object]]) -> KeyLifecycle:
+    with https_server(files, lambda operation, _: json_reply(facts[operation])) as url:
+        return AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).lifecycle()
+
+
+def test_a_lifecycle_is_creation_and_rotations(files: ServerFiles) -> None:
+    lifecycle = lifecycle_of(files, KEY_FACTS)
+    assert [(version.number, version.created_at) for version in lifecycle.versions] == [
+        (number, datetime.fromtimestamp(moment, UTC))
+        for number, moment in enumerate((CREATED, ROTATED, AGAIN), start=1)
+    ]
+    assert lifecycle.rotation_period_s == 90 * 86400
+    off = {**KEY_FACTS, "GetKeyRotationStatus": {"KeyRotationEnabled": False}}
+    assert lifecycle_of(files, off).rotation_period_s is None
+    by_default = {**KEY_FACTS, "GetKeyRotationStatus": {"KeyRotationEnabled": True}}
+    assert lifecycle_of(files, by_default).rotation_period_s == 365 * 86400
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer"),
+    [
+        ("DescribeKey", {}),
+        ("DescribeKey", {"KeyMetadata": {"Arn": OTHER_ARN, "KeyId": "x", "CreationDate": CREATED}}),
+        ("DescribeKey", {"KeyMetadata": {"Arn": ARN, "KeyId": "x"}}),
+        ("DescribeKey", {"KeyMetadata": {"Arn": ARN, "KeyId": "x", "CreationDate": "soon"}}),
+        ("GetKeyRotationStatus", {"KeyRotationEnabled": True, "RotationPeriodInDays": 0}),
+        ("GetKeyRotationStatus", {"KeyRotationEnabled": True, "RotationPeriodInDays": "many"}),
+        ("ListKeyRotations", {}),
+        ("ListKeyRotations", {"Rotations": [{}]}),
+        ("ListKeyRotations", {"Rotations": 7}),
+    ],
+)
+def test_a_lifecycle_that_is_none(files: ServerFiles, operation: str, answer: dict[str, object]) -> None:
+    lifecycle_of(files, KEY_FACTS)
+    with pytest.raises(KeyAnswerError):
+        lifecycle_of(files, {**KEY_FACTS, operation: answer})
+
+
+def test_who_may_not_ask_about_a_key_is_told_so_and_status_goes_on(
+    provider: AWSKMSProvider, service: Service
+) -> None:
+    service.reply = refusal("AccessDeniedException")
+    with pytest.raises(NotPermittedError):
+        provider.lifecycle()
+    assert "NotPermittedError" in lifecycle_facts(provider)["lifecycle"]
 
 
 def test_the_environment_changes_neither_endpoint_nor_route(
