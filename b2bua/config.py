@@ -13,6 +13,7 @@ from pathlib import Path
 from b2bua.config_checks import ALL_CHECKS
 from b2bua.config_document import Document, Section, parse
 from b2bua.config_files import check_files, material_settings, metrics_material_settings
+from b2bua.config_index import check_index_files, index_settings, retention_settings
 from b2bua.config_keys import key_settings
 from b2bua.config_shape import RouteTable, TenantTable, TrunkTable
 from b2bua.errors import ConfigurationError, ConfigurationProblem
@@ -65,6 +66,7 @@ def load(path: Path, *, now: datetime | None = None) -> Settings:
     for check in ALL_CHECKS:
         check(document, report)
     check_files(document, report, now if now is not None else datetime.now(UTC))
+    check_index_files(document, report)
     if report.problems:
         raise ConfigurationError(report.ordered())
     return _build(document)
@@ -237,6 +239,8 @@ def _recording(document: Document) -> RecordingSettings:
         segment_seconds=table.segment_seconds,
         queue_bytes=table.queue_bytes,
         min_free_bytes=table.min_free_bytes,
+        index=index_settings(document),
+        retention=retention_settings(document),
         pool=PoolSettings(
             size=table.pool.size, ttl_s=table.pool.ttl_s, refill_per_request=table.pool.refill_per_request
         ),

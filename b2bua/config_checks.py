@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from b2bua.config_document import Document, Report, Section, dotted
+from b2bua.config_index import check_index
 from b2bua.config_keys import AWSKey, LocalKey, RSAKey
 from b2bua.config_lines import KeyPath
 from b2bua.config_shape import AuditTable, TenantTable, TrunkTable
@@ -338,6 +339,7 @@ def check_trunk_count(document: Document, report: Report) -> None:
 
 
 ALL_CHECKS = (
+    check_index,
     check_references,
     check_uniqueness,
     check_ports,

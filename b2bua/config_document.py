@@ -36,6 +36,7 @@ from b2bua.config_shape import (
     TenantTable,
     TrunkTable,
 )
+from b2bua.config_shape_index import IndexTable
 from b2bua.errors import ConfigurationProblem
 
 TableType = TypeVar("TableType", bound=Table)
@@ -45,6 +46,7 @@ SINGLE_TABLES: Mapping[str, type[Table]] = {
     "tls": TLS,
     "media": Media,
     "recording": Recording,
+    "index": IndexTable,
     "metrics": MetricsTable,
     "limits": LimitsTable,
     "audit": AuditTable,
@@ -136,6 +138,7 @@ class Document:
     tls: Section[TLS] | None = None
     media: Section[Media] | None = None
     recording: Section[Recording] | None = None
+    index: Section[IndexTable] | None = None
     limits: Section[LimitsTable] | None = None
     metrics: Section[MetricsTable] | None = None
     audit: Section[AuditTable] | None = None

@@ -35,6 +35,13 @@ MOST_CALLS = 1000
 """What the SIP library is built for, two legs each, with a margin (packaging/pjsip/config_site.h)."""
 
 
+MOST_RETAIN_DAYS = 36500
+RETAIN_DAYS = (
+    "Days that its recordings are kept, from the hour in which the call began; then `b2bua recordings expire` deletes "
+    "them. Without it they are kept until somebody sets a time."
+)
+
+
 def _default_of(settings: type, name: str) -> Any:
     """The default that the settings class itself states, so that it is written once."""
     return settings.__dataclass_fields__[name].default  # type: ignore[attr-defined]
@@ -254,6 +261,7 @@ class TenantTable(Table):
         '"reject"',
         default=_default_of(Tenant, "on_key_outage"),
     )
+    retain_days: int | None = _key(RETAIN_DAYS, "3650", default=None, ge=1, le=MOST_RETAIN_DAYS)
 
 
 class TrunkTable(Table):
@@ -290,6 +298,13 @@ class TrunkTable(Table):
     )
     max_calls: int = _key("Calls at once with a leg on this trunk.", "100", default=100, ge=1, le=MOST_CALLS)
     no_answer_s: int = _key("Seconds a call may ring.", "180", default=180, ge=5, le=600)
+    retain_days: int | None = _key(
+        "The same for calls with a leg on this trunk, in place of the tenant's. Of two trunks the longer one counts.",
+        "365",
+        default=None,
+        ge=1,
+        le=MOST_RETAIN_DAYS,
+    )
     pass_headers: list[HeaderValue] = _key(
         "Headers relayed to the other leg besides the standard ones.", '["X-Call-Reference"]', default=[]
     )

@@ -122,3 +122,15 @@ class AuditFindingsError(B2BUAError):
     """`b2bua audit verify` found lines cut, changed, moved or missing; each line of the message is one finding."""
 
     exit_code = 94
+
+
+class ExpiryError(B2BUAError):
+    """Recordings whose time is over could not be deleted whole; each is named. They stay `deleting`: run it again."""
+
+    exit_code = 88
+
+
+class IndexFindingsError(B2BUAError):
+    """The index and the store do not agree, or an object could not be read; each is named."""
+
+    exit_code = 89

@@ -15,6 +15,7 @@ from b2bua.config_checks import PORTS_PER_CALL
 from b2bua.config_shape import MOST_CALLS
 from b2bua.config_values import HIGHEST_PORT, LOWEST_PORT, LOWEST_RTP_PORT
 from b2bua.errors import InitialisationError
+from recording.index.search_key import create_search_key
 from recording.keys.errors import KeyConfigurationError
 from recording.keys.local import create_kek
 from recording.settings import Layout
@@ -108,6 +109,7 @@ def initialise(directory: Path, options: InitOptions, *, now: datetime | None = 
         material = _issue_certificates(directory / "tls", moment)
         create_kek(directory / "keys" / "dev.kek")
         create_kek(directory / "keys" / "audit.kek")
+        create_search_key(directory / "keys" / "index-search.key")
         _write_new(configuration, _document(ports, options))
     except (AuthorityError, KeyConfigurationError) as error:
         raise InitialisationError(str(error)) from error
@@ -264,6 +266,9 @@ trust = "tls/development-ca.pem"        # who vouches for the peers' certificate
 [media]                                 # SRTP only
 address = "127.0.0.1"
 rtp_ports = "{ports.rtp_first}-{ports.rtp_last}"               # four for each call
+
+[index]                                 # numbers and names stand in it sealed
+search_key = "keys/index-search.key"    # finds a number without showing it; who has it can test guesses
 
 [recording]
 directory = "recordings"                # ciphertext; so are recordings-spool and the index beside it

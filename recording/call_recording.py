@@ -20,7 +20,8 @@ from recording.format import limits
 from recording.format.content import ChannelLayout, EventKind, RecordingEvent, RecordingMeta
 from recording.format.record import payload_capacity
 from recording.format.slots import build_area
-from recording.index import utc_hour
+from recording.index import NO_PARTIES, SealedParties, utc_hour
+from recording.index.parties import PartySealer
 from recording.keys.errors import NoKeyError
 from recording.keys.pool import KeyPool, PooledKey
 from recording.observer import RecordingObserver
@@ -48,6 +49,7 @@ class RecorderParts:
     pool: KeyPool
     spool: Spool
     observer: RecordingObserver
+    sealer: PartySealer | None = None
 
 
 class CallRecording:
@@ -291,8 +293,8 @@ class CallRecording:
             key.wipe()
             raise
         now = datetime.now(UTC)
-        if self._meta.started_at is None:
-            self._meta = replace(self._meta, started_at=now)
+        started_at = self._meta.started_at or now
+        self._meta = replace(self._meta, started_at=started_at)
         writer = SegmentWriter(
             file_id=key.file_id,
             tenant_handle=key.tenant_handle,
@@ -314,6 +316,14 @@ class CallRecording:
             provider=slot.provider,
             key_id=slot.key_id.decode("ascii", "backslashreplace"),
             started_hour=utc_hour(now),
+            trunk_a=self._meta.trunk_a,
+            trunk_b=self._meta.trunk_b,
+            retain_until=settings.retention.until(
+                utc_hour(started_at),
+                tenant_handle=key.tenant_handle,
+                trunks=(self._meta.trunk_a, self._meta.trunk_b),
+            ),
+            parties=self._sealed_parties(key),
         )
         self._segment = self._parts.spool.create(
             state,
@@ -327,6 +337,14 @@ class CallRecording:
         self._parts.observer.recording_started(file_id=key.file_id, call_uid=self._call_uid)
         self._hand_over(writer.flush())
         return writer
+
+    def _sealed_parties(self, key: PooledKey) -> SealedParties:
+        sealer = self._parts.sealer
+        if sealer is None:
+            return NO_PARTIES
+        return sealer.seal(
+            tenant_handle=key.tenant_handle, file_id=key.file_id, from_=self._meta.from_, to=self._meta.to
+        )
 
     def _finish_segment(self, *, ended_by: str, reason: str, next_file_id: bytes | None) -> None:
         writer, segment = self._writer, self._segment

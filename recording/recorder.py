@@ -12,6 +12,8 @@ from recording.errors import RecordingError
 from recording.format.content import RecordingMeta
 from recording.format.limits import CHUNK_SIZES, MAX_SEGMENT_SECONDS, RECORD_MS
 from recording.index import RecordingIndex
+from recording.index.parties import PartySealer
+from recording.index.search_key import SearchKey
 from recording.keys.errors import NoKeyError
 from recording.keys.pool import KeyPool, PooledKey, TenantKey
 from recording.keys.provider import KeyProvider
@@ -115,6 +117,8 @@ class Recorder:
         self._settings = settings
         self._observer = observer
         self._tenants = dict(tenants)
+        self._providers = providers
+        self._sealer: PartySealer | None = None
         self._sink = LocalSink(settings.directory)
         self._retrying = RetryingSink(self._sink)
         self._pool = KeyPool(tenants=tenants, providers=providers, settings=settings.pool, observer=observer)
@@ -136,6 +140,7 @@ class Recorder:
         self._sink.health()
         self._lock = OwnerLock.create(settings.spool_directory)
         self._index = RecordingIndex(settings.index_place)
+        self._sealer = self._start_sealer(self._index)
         report = recover_spool(
             settings.spool_directory,
             index=self._index,
@@ -156,12 +161,32 @@ class Recorder:
         for state, entry in report.waiting:
             spool.adopt(state, entry)
         self._parts = RecorderParts(
-            settings=settings, owner=self._lock.owner, pool=self._pool, spool=spool, observer=self._observer
+            settings=settings,
+            owner=self._lock.owner,
+            pool=self._pool,
+            spool=spool,
+            observer=self._observer,
+            sealer=self._sealer,
         )
         spool.start()
         self._uploader.start(spool.stored)
         self._pool.start()
         return report
+
+    def _start_sealer(self, index: RecordingIndex) -> PartySealer | None:
+        """Without a search key the index holds no number in any form."""
+        path = self._settings.index.search_key_path
+        if path is None:
+            return None
+        sealer = PartySealer(
+            index=index,
+            tenants=self._tenants,
+            providers=self._providers,
+            search_key=SearchKey(path),
+            key=self._settings.index.key,
+        )
+        sealer.start()
+        return sealer
 
     def stop(self, deadline_s: float = 10.0) -> bool:
         """Write, sync and store what is left, within the deadline; wipe keys. Finish the calls' recordings before.
@@ -176,6 +201,8 @@ class Recorder:
             return self._is_stopped
         end = time.monotonic() + deadline_s
         self._pool.stop(min(1.0, deadline_s))
+        if self._sealer is not None:
+            self._sealer.stop(min(1.0, _left(end)))
         is_done = True
         if self._spool is not None:
             is_done = self._spool.flush(_left(end) / 2)
@@ -194,7 +221,12 @@ class Recorder:
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until every tenant's keys are in stock. For start-up; not for the SIP or pump thread."""
-        return self._pool.wait_ready(timeout_s, level=self._settings.pool.size) and self.readiness().is_ready
+        end = time.monotonic() + timeout_s
+        is_stocked = self._pool.wait_ready(timeout_s, level=self._settings.pool.size)
+        if self._sealer is not None:
+            # Not asked whether it is: without it names are missing in the index, and nothing of a recording.
+            self._sealer.wait_ready(_left(end))
+        return is_stocked and self.readiness().is_ready
 
     def readiness(self) -> Readiness:
         """What stands in the way of recording a call now, and what will if nobody acts."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import assert_never
 
@@ -197,7 +198,7 @@ class PostgreSQLSettings:
     """An index that several nodes share. TLS with a verified name always, 1.3 unless the exception is made.
 
     No password is here: `passfile_path` names a file in pgpass form, or a client certificate and its key are shown.
-    `allow_tls12` is the explicit exception for a server that cannot do 1.3. `timeout_s` bounds connecting and each
+    `tls_floor` 1.2 is the explicit exception for a server that cannot do 1.3. `timeout_s` bounds connecting and each
     statement.
     """
 
@@ -209,7 +210,7 @@ class PostgreSQLSettings:
     passfile_path: Path | None = None
     certificate_path: Path | None = None
     private_key_path: Path | None = None
-    allow_tls12: bool = False
+    tls_floor: TLSFloor = TLSFloor.TLS_1_3
     timeout_s: int = 5
 
     def __str__(self) -> str:
@@ -218,12 +219,49 @@ class PostgreSQLSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """Where the index is, if not in an SQLite file, and what numbers and names in it are sealed under.
+
+    `search_key_path`: without it the index holds no number in any form. `key` names the section whose key-encryption
+    key wraps the index keys, None: each tenant's own. `backup_key` names that of backups.
+    """
+
+    postgresql: PostgreSQLSettings | None = None
+    search_key_path: Path | None = None
+    key: str | None = None
+    backup_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """Days that recordings are kept, counted from the hour in which the call began.
+
+    `tenants` by handle, `trunks` by name. What is in neither is kept until somebody sets a time.
+    """
+
+    tenants: Mapping[bytes, int] = field(default_factory=dict)
+    trunks: Mapping[str, int] = field(default_factory=dict)
+
+    def days(self, *, tenant_handle: bytes, trunks: Iterable[str | None]) -> int | None:
+        """For a call between `trunks`: the longest that one of them asks for, or else what the tenant asks for."""
+        own = [self.trunks[name] for name in trunks if name is not None and name in self.trunks]
+        return max(own, default=self.tenants.get(tenant_handle))
+
+    def until(
+        self, started_hour: datetime, *, tenant_handle: bytes, trunks: Iterable[str | None]
+    ) -> datetime | None:
+        """The hour before which nothing of the call may be deleted; None: no time is set."""
+        days = self.days(tenant_handle=tenant_handle, trunks=trunks)
+        return None if days is None else started_hour + timedelta(days=days)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingSettings:
     """Where recordings go and how much of one a crash may cost.
 
     `spool_directory` takes ciphertext while the call runs; `directory` is the local sink; `index_path` an SQLite
-    file, which `postgresql` replaces. `record_ms`: a record closes after that much audio; `drain_interval_ms`: how
-    often the pump empties the rings; `fsync_interval_ms`: group commit. `min_free_bytes`: below it no required call
+    file, which `index.postgresql` replaces. `record_ms`: a record closes after that much audio; `drain_interval_ms`:
+    how often the pump empties the rings; `fsync_interval_ms`: group commit. `min_free_bytes`: below it no required call
     is admitted. `max_spool_bytes`: once the spool holds as much that is not in the sink, the same; None:
     `min_free_bytes` alone bounds it. Nothing is ever deleted that is not stored.
     """
@@ -243,12 +281,13 @@ class RecordingSettings:
     min_free_bytes: int = 256 * 1024 * 1024
     max_spool_bytes: int | None = None
     pool: PoolSettings = field(default_factory=PoolSettings)
-    postgresql: PostgreSQLSettings | None = None
+    index: IndexSettings = field(default_factory=IndexSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
     @property
     def index_place(self) -> Path | PostgreSQLSettings:
         """Where the index is: the SQLite file, or the PostgreSQL database that replaces it."""
-        return self.index_path if self.postgresql is None else self.postgresql
+        return self.index_path if self.index.postgresql is None else self.index.postgresql
 
     @property
     def tls_floor_exceptions(self) -> tuple[str, ...]:
@@ -256,8 +295,8 @@ class RecordingSettings:
         floors = {f"keys.{name}": _tls_floor(key) for name, key in sorted(self.keys.items())}
         if isinstance(self.sink, S3SinkSettings):
             floors["recording.sink"] = self.sink.tls_floor
-        if self.postgresql is not None and self.postgresql.allow_tls12:
-            floors["recording.postgresql"] = TLSFloor.TLS_1_2
+        if self.index.postgresql is not None:
+            floors["index"] = self.index.postgresql.tls_floor
         return tuple(section for section, floor in floors.items() if floor is not TLSFloor.TLS_1_3)
 
     @property

@@ -10,13 +10,14 @@ import fcntl
 import json
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from recording.errors import RecordingError
-from recording.index import IndexEntry, IndexState
+from recording.index.entry import NO_PARTIES, IndexEntry, IndexState, SealedParties
 from recording.sinks.sink import EXTENSION, ObjectName
 
 STATE_EXTENSION: Final = ".json"
@@ -25,6 +26,9 @@ _VERSION: Final = 1
 _MAX_BYTES: Final = 8192
 _FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
+
+
+_Value = TypeVar("_Value")
 
 
 class SpoolError(RecordingError):
@@ -58,6 +62,10 @@ class SpoolState:
     key_id: str
     started_hour: datetime
     ended: int | None = None
+    trunk_a: str | None = None
+    trunk_b: str | None = None
+    retain_until: datetime | None = None
+    parties: SealedParties = NO_PARTIES
 
     @property
     def object_name(self) -> ObjectName:
@@ -81,6 +89,10 @@ class SpoolState:
             records=records,
             size_bytes=size_bytes,
             object_key=object_key,
+            trunk_a=self.trunk_a,
+            trunk_b=self.trunk_b,
+            retain_until=self.retain_until,
+            parties=self.parties,
         )
 
     def build(self) -> bytes:
@@ -96,6 +108,13 @@ class SpoolState:
             "key_id": self.key_id,
             "started_hour": self.started_hour.astimezone(UTC).isoformat(),
             "ended": self.ended,
+            "trunk_a": self.trunk_a,
+            "trunk_b": self.trunk_b,
+            "retain_until": None if self.retain_until is None else self.retain_until.isoformat(),
+            "parties": [
+                None if part is None else part.hex()
+                for part in (self.parties.sealed, self.parties.blind_from, self.parties.blind_to)
+            ],
         }
         return json.dumps(document).encode()
 
@@ -117,12 +136,29 @@ class SpoolState:
                 key_id=str(found["key_id"]),
                 started_hour=datetime.fromisoformat(found["started_hour"]),
                 ended=None if found["ended"] is None else int(found["ended"]),
+                trunk_a=_optional(str, found.get("trunk_a")),
+                trunk_b=_optional(str, found.get("trunk_b")),
+                retain_until=_optional(datetime.fromisoformat, found.get("retain_until")),
+                parties=_parties(*found.get("parties", (None, None, None))),
             )
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise SpoolError("not a spool state file, or cut off") from error
         if len(state.file_id) != 16 or len(state.tenant_handle) != 16 or state.started_hour.tzinfo is None:
             raise SpoolError("a spool state file with ids or a time that cannot be")
         return state
+
+
+def _optional(read: Callable[[Any], _Value], value: object) -> _Value | None:
+    """A state file of the first programs has no such key."""
+    return None if value is None else read(value)
+
+
+def _parties(sealed: object, blind_from: object, blind_to: object) -> SealedParties:
+    return SealedParties(
+        sealed=_optional(bytes.fromhex, sealed),
+        blind_from=_optional(bytes.fromhex, blind_from),
+        blind_to=_optional(bytes.fromhex, blind_to),
+    )
 
 
 def segment_path(directory: Path, file_id: bytes) -> Path:

@@ -16,7 +16,19 @@ from b2bua.settings import LogLevel, LogSettings
 from recording.errors import RecordingError
 from tls.errors import TLSError
 
-COMMANDS = ("init", "check", "serve", "calls", "demo", "recordings", "keys", "tls", "audit", "posture")
+COMMANDS = (
+    "init",
+    "check",
+    "serve",
+    "calls",
+    "demo",
+    "recordings",
+    "index",
+    "keys",
+    "tls",
+    "audit",
+    "posture",
+)
 """Each is the module of that name in this package."""
 
 INTERRUPTED = 130

@@ -1,10 +1,17 @@
-"""`b2bua recordings`: list, show, verify, export, recover."""
+"""`b2bua recordings`: list, find, show, verify, export, hold, release, expire, recover."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from b2bua.cli import recordings_export, recordings_list, recordings_recover, recordings_verify
+from b2bua.cli import (
+    recordings_export,
+    recordings_find,
+    recordings_keep,
+    recordings_list,
+    recordings_recover,
+    recordings_verify,
+)
 from b2bua.cli.parser import add_group
 
 if TYPE_CHECKING:
@@ -22,5 +29,12 @@ def register(subparsers: Subparsers) -> None:
             b2bua recordings verify -c lab/b2bua.toml --all
         """,
     )
-    for module in (recordings_list, recordings_verify, recordings_export, recordings_recover):
+    for module in (
+        recordings_list,
+        recordings_find,
+        recordings_keep,
+        recordings_verify,
+        recordings_export,
+        recordings_recover,
+    ):
         module.register(group)

@@ -103,6 +103,13 @@ def entry_json(entry: IndexEntry) -> dict[str, object]:
         "key_id": entry.key_id,
         "object_key": entry.object_key,
         "started_hour": entry.started_hour.isoformat(),
+        "kind": entry.kind.value,
+        "parent": None if entry.parent is None else entry.parent.hex(),
+        "trunk_a": entry.trunk_a,
+        "trunk_b": entry.trunk_b,
+        "retain_until": None if entry.retain_until is None else entry.retain_until.isoformat(),
+        "hold": entry.hold,
+        "deleted_hour": None if entry.deleted_hour is None else entry.deleted_hour.isoformat(),
     }
 
 

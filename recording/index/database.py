@@ -92,7 +92,7 @@ def _postgresql(settings: PostgreSQLSettings) -> sa.Engine:
     arguments: dict[str, object] = {
         "sslmode": "verify-full",
         "sslrootcert": str(settings.ca_path),
-        "ssl_min_protocol_version": "TLSv1.2" if settings.allow_tls12 else "TLSv1.3",
+        "ssl_min_protocol_version": f"TLSv{settings.tls_floor.value}",
         "gssencmode": "disable",
         "connect_timeout": settings.timeout_s,
         "application_name": "sealtrunk",

@@ -86,6 +86,13 @@ class RecordingIndex:
             # In one order for every writer, so that two of them wait for one another and never for ever.
             connection.execute(statement, [rows[file_id] for file_id in sorted(rows)])
 
+    def add(self, entries: Sequence[IndexEntry]) -> None:
+        """Insert entries that the index does not know, hold and deletion included; those it knows stay as they are."""
+        if entries:
+            statement = self._insert(RECORDINGS).on_conflict_do_nothing(index_elements=[RECORDINGS.c.file_id])
+            with self._writing() as connection:
+                connection.execute(statement, [row_of(entry) for entry in entries])
+
     # -- what is asked -----------------------------
 
     def get(self, file_id: bytes) -> IndexEntry | None:
@@ -157,9 +164,8 @@ class RecordingIndex:
     def group(self, recording: bytes) -> list[IndexEntry]:
         """The segments of a recording and what is attached to it: all that shares its retention and hold."""
         columns = RECORDINGS.c
-        mine = sa.or_(columns.recording == recording.hex(), columns.parent == recording.hex())
         order = (columns.kind, columns.segment, columns.file_id)
-        return self._select(sa.select(RECORDINGS).where(mine).order_by(*order))
+        return self._select(sa.select(RECORDINGS).where(_of_group(recording)).order_by(*order))
 
     def scan(self) -> Iterator[IndexEntry]:
         """Every entry, in the order of file ids; entries put meanwhile may be among them or not.
@@ -182,6 +188,61 @@ class RecordingIndex:
             found = {str(state): int(count) for state, count in connection.execute(query)}
         return {state: found.get(state.value, 0) for state in IndexState}
 
+    # -- hold and deletion: each decided in one transaction, for all of a recording ---
+
+    def put_hold(self, recording: bytes, reason: str) -> bool:
+        """Put a hold on all of a recording. False where nothing of it is left, or its deletion has begun."""
+        with self._writing() as connection:
+            states = self._locked_states(connection, recording)
+            if IndexState.DELETING in states or set(states) <= {IndexState.DELETED}:
+                return False
+            kept = RECORDINGS.c.state != IndexState.DELETED.value
+            connection.execute(RECORDINGS.update().where(_of_group(recording), kept).values(hold=reason))
+        return True
+
+    def lift_hold(self, recording: bytes) -> None:
+        """Take the hold off all of a recording."""
+        with self._writing() as connection:
+            connection.execute(RECORDINGS.update().where(_of_group(recording)).values(hold=None))
+
+    def begin_deletion(self, recording: bytes) -> bool:
+        """Decide that a recording goes: all that is left of it is `deleting` from now on.
+
+        False where it is on hold, or something of it is still being recorded; nothing was changed then.
+        """
+        with self._writing() as connection:
+            states = self._locked_states(connection, recording)
+            held = sa.select(sa.func.count()).where(_of_group(recording), RECORDINGS.c.hold.is_not(None))
+            if IndexState.RECORDING in states or connection.scalar(held):
+                return False
+            kept = RECORDINGS.c.state != IndexState.DELETED.value
+            connection.execute(
+                RECORDINGS.update().where(_of_group(recording), kept).values(state=IndexState.DELETING.value)
+            )
+        return True
+
+    def end_deletion(self, file_id: bytes, hour: datetime) -> None:
+        """The store has nothing of a file any more; nor has the index, but for ids, sizes, and when it went."""
+        gone = {
+            "state": IndexState.DELETED.value,
+            "deleted_hour": hour_text(hour),
+            "sealed": None,
+            "blind_from": None,
+            "blind_to": None,
+        }
+        with self._writing() as connection:
+            connection.execute(RECORDINGS.update().where(*_is_deleting(file_id)).values(gone))
+
+    def abort_deletion(self, file_id: bytes, state: IndexState) -> None:
+        """The store keeps a file: it is again what it was before `begin_deletion`."""
+        with self._writing() as connection:
+            connection.execute(RECORDINGS.update().where(*_is_deleting(file_id)).values(state=state.value))
+
+    def _locked_states(self, connection: sa.Connection, recording: bytes) -> list[IndexState]:
+        """The states of a recording, whose rows nobody else changes until the transaction ends."""
+        query = sa.select(RECORDINGS.c.state).where(_of_group(recording)).order_by(RECORDINGS.c.file_id)
+        return [IndexState(state) for state in connection.scalars(query.with_for_update())]
+
     # -- index keys --------------------------------
 
     def put_key(self, key: IndexKey) -> None:
@@ -194,7 +255,7 @@ class RecordingIndex:
         with self._writing() as connection:
             connection.execute(statement, key_row_of(key))
 
-    def keys(self, *, tenant_handle: bytes | None = None) -> list[IndexKey]:
+    def index_keys(self, *, tenant_handle: bytes | None = None) -> list[IndexKey]:
         """The wrapped index keys, oldest first."""
         query = sa.select(INDEX_KEYS).order_by(INDEX_KEYS.c.created_hour, INDEX_KEYS.c.key_id)
         if tenant_handle is not None:
@@ -222,6 +283,14 @@ class RecordingIndex:
     def _writing(self) -> Iterator[sa.Connection]:
         with translated(self._place), transaction(self._engine, writes=True) as connection:
             yield connection
+
+
+def _of_group(recording: bytes) -> sa.ColumnElement[bool]:
+    return sa.or_(RECORDINGS.c.recording == recording.hex(), RECORDINGS.c.parent == recording.hex())
+
+
+def _is_deleting(file_id: bytes) -> tuple[sa.ColumnElement[bool], ...]:
+    return RECORDINGS.c.file_id == file_id.hex(), RECORDINGS.c.state == IndexState.DELETING.value
 
 
 def _of_party(blind: Collection[bytes]) -> sa.CompoundSelect[Any]:

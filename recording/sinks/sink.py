@@ -158,6 +158,12 @@ def is_key(text: str) -> bool:
     return _KEY.fullmatch(text) is not None
 
 
+def month_of(key: str) -> datetime:
+    """The UTC month in an object key, its first hour. Raises ObjectMissingError for what is none."""
+    _, year, month, _ = check_key(key).split("/")
+    return datetime(int(year), int(month), 1, tzinfo=UTC)
+
+
 class Sink(Protocol):
     """A store that may block and may fail. The recorder calls it from the uploader thread only.
 

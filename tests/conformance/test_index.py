@@ -182,8 +182,8 @@ def test_index_keys_are_kept_wrapped_and_can_be_wrapped_anew(index: RecordingInd
     index.put_key(other)
     again = replace(key, wrapped=b"x" * 40, slot_key_id=b"new")
     index.put_key(again)
-    assert index.keys() == [again, other]
-    assert index.keys(tenant_handle=b"U" * 16) == [other]
+    assert index.index_keys() == [again, other]
+    assert index.index_keys(tenant_handle=b"U" * 16) == [other]
 
 
 def test_a_newer_schema_version_is_refused_and_left_alone(index: RecordingIndex, place: Place) -> None:

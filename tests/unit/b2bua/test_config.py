@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +29,14 @@ from b2bua.settings import (
     SRTPSuite,
     URIScheme,
 )
-from recording.settings import AWSKMSKeySettings, Layout, LocalKeySettings
+from recording.settings import (
+    AWSKMSKeySettings,
+    Layout,
+    LocalKeySettings,
+    PostgreSQLSettings,
+    RetentionSettings,
+    TLSFloor,
+)
 from support.certificates import Issuer
 from support.configuration import ConfigurationFile, make_configuration
 
@@ -427,3 +435,55 @@ def test_no_file(tmp_path: Path) -> None:
     (problem,) = caught.value.problems
     assert "No such file" in problem.what
     assert "b2bua init" in problem.cure
+
+
+# --- the index and retention
+
+
+def test_the_index_is_an_sqlite_file_unless_a_database_is_named(file: ConfigurationFile) -> None:
+    recording = file.load().recording
+    assert recording.index_place == file.made.directory / "recordings-index.sqlite"
+    assert recording.index.search_key_path == file.made.directory / "keys/index-search.key"
+    assert recording.retention == RetentionSettings()
+
+
+def test_a_database_is_reached_with_what_the_file_names(file: ConfigurationFile) -> None:
+    file.replace(
+        "search_key =",
+        'url = "postgresql://rec@[::1]:5433/catalogue"\nca = "tls/development-ca.pem"\n'
+        'certificate = "tls/edge.pem"\nprivate_key = "tls/edge.key"\ntls_floor = "1.2"\ntimeout_s = 9\nkey = "dev"\n'
+        "search_key =",
+    )
+    directory = file.made.directory
+    recording = file.load().recording
+    assert recording.index.key == "dev"
+    assert recording.index_place == PostgreSQLSettings(
+        host="::1",
+        port=5433,
+        user="rec",
+        database="catalogue",
+        ca_path=directory / "tls/development-ca.pem",
+        certificate_path=directory / "tls/edge.pem",
+        private_key_path=directory / "tls/edge.key",
+        tls_floor=TLSFloor.TLS_1_2,
+        timeout_s=9,
+    )
+    file.replace("[recording]\n", '[recording]\nindex = "index.sqlite"\n')
+    with pytest.raises(ConfigurationError, match="there is one index"):
+        file.load()
+
+
+def test_retention_is_the_tenants_or_the_longest_of_its_trunks(file: ConfigurationFile) -> None:
+    file.replace(
+        'key = "dev"\n\n[trunks.caller]', 'key = "dev"\nretain_days = 30\n\n[trunks.caller]\nretain_days = 7'
+    )
+    settings = file.load()
+    handle = settings.tenants["clinic"].handle
+    retention = settings.recording.retention
+    began = datetime(2026, 1, 1, 5, tzinfo=UTC)
+    assert retention.days(tenant_handle=handle, trunks=("callee", "other")) == 30
+    assert retention.days(tenant_handle=handle, trunks=("caller", "callee")) == 7
+    assert retention.until(began, tenant_handle=handle, trunks=(None, "caller")) == began + timedelta(days=7)
+    longer = replace(retention, trunks={"caller": 7, "callee": 9})
+    assert longer.days(tenant_handle=handle, trunks=("caller", "callee")) == 9
+    assert longer.until(began, tenant_handle=b"?" * 16, trunks=("none", None)) is None

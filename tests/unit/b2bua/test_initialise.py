@@ -150,7 +150,7 @@ def test_certificates_last_ninety_days(tmp_path: Path) -> None:
         load(result.configuration, now=datetime.now(UTC) + timedelta(days=91))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(
     ports=st.lists(st.integers(1, 9999), min_size=4, max_size=4, unique=True),
     first=st.integers(5000, 30000).map(lambda port: port * 2),

@@ -11,10 +11,12 @@ import stat
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from recording.index import IndexState, SealedParties
 from recording.spool_state import (
     OwnerLock,
     SpoolError,
@@ -59,8 +61,41 @@ def test_a_state_holds_random_ids_and_the_hour_only() -> None:
         "key_id",
         "started_hour",
         "ended",
+        "trunk_a",
+        "trunk_b",
+        "retain_until",
+        "parties",
     }
     assert json.loads(STATE.build())["started_hour"] == "2026-05-06T07:00:00+00:00"
+
+
+def test_what_the_index_needs_later_is_kept_through_a_crash() -> None:
+    whole = replace(
+        STATE,
+        trunk_a="pbx",
+        trunk_b="carrier",
+        retain_until=datetime(2036, 5, 6, 7, tzinfo=UTC),
+        parties=SealedParties(sealed=b"s" * 1500, blind_from=b"f" * 32, blind_to=b"t" * 32),
+    )
+    assert SpoolState.parse(whole.build()) == whole
+    assert len(whole.build()) < 8192, "what is read back at most"
+    entry = whole.entry(IndexState.COMPLETE)
+    assert (entry.trunk_a, entry.trunk_b, entry.retain_until, entry.parties) == (
+        "pbx", "carrier", whole.retain_until, whole.parties,
+    )  # fmt: skip
+
+
+def test_a_state_of_the_first_programs_is_understood() -> None:
+    old = json.loads(STATE.build())
+    for name in ("trunk_a", "trunk_b", "retain_until", "parties"):
+        del old[name]
+    assert SpoolState.parse(json.dumps(old).encode()) == STATE
+
+
+@pytest.mark.parametrize("bad", [{"parties": ["zz", None, None]}, {"parties": 1}, {"retain_until": "x"}])
+def test_a_state_with_what_cannot_be_is_an_error(bad: dict[str, object]) -> None:
+    with pytest.raises(SpoolError):
+        SpoolState.parse(json.dumps({**json.loads(STATE.build()), **bad}).encode())
 
 
 @pytest.mark.parametrize("cut", range(0, len(STATE.build()) - 1, 7))
