@@ -57,7 +57,7 @@ async def assert_ended_by_policy(served: Edge, before: int, reason: str) -> None
 @pytest.mark.parametrize("name", ROWS)
 def test_the_answer_in_an_ack_is_judged_before_pjsip_sees_it(served: Edge, name: str) -> None:
     hook, reason = ROWS[name]
-    before = len(ended_since(served, 0))
+    before = served.wait_calls_ended()
 
     async def scenario() -> None:
         async with served.parties(ANSWER) as p:
@@ -79,7 +79,7 @@ def test_the_answer_in_an_ack_is_judged_before_pjsip_sees_it(served: Edge, name:
 def test_a_bad_answer_to_a_relayed_reoffer_ends_the_call(served: Edge, name: str) -> None:
     """The downgrade comes from the far side, in answer to a re-INVITE that this side made."""
     hook, reason = ROWS[name]
-    before = len(ended_since(served, 0))
+    before = served.wait_calls_ended()
 
     async def scenario() -> None:
         async with served.parties(ANSWER) as p:
@@ -149,7 +149,7 @@ async def answer_with(p: Parties, other: IncomingCall, status: int, content_type
 def test_a_response_whose_body_is_no_sdp_ends_the_attempt(
     served: Edge, content_type: str, status: int
 ) -> None:
-    before = len(ended_since(served, 0))
+    before = served.wait_calls_ended()
 
     async def scenario() -> None:
         async with served.parties() as p:

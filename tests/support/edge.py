@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,16 @@ class Edge:
                     return line
             time.sleep(0.02)
         raise AssertionError(f"no such audit line; there are: {self.audit()}")
+
+    def wait_calls_ended(self, *, timeout_s: float = 10.0) -> int:
+        """Wait until the log holds the end of every call it holds the start of; how many. Lines come a little late."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            events = Counter(line["event"] for line in self.audit())
+            if events["call_started"] == events["call_ended"]:
+                return events["call_ended"]
+            time.sleep(0.02)
+        raise AssertionError(f"calls go on: {events}")
 
     def recordings(self) -> list[Path]:
         """Finished recordings in the local sink."""
