@@ -25,8 +25,9 @@ from tests.bench.figures import faults, judge
 from tests.bench.process import describe_machine
 from tests.bench.sealing import SealingPlan, measure_sealing
 from tests.bench.signalling import RatePlan, SetUpPlan, measure_rate, measure_set_up
+from tests.bench.spooling import SpoolingPlan, measure_spooling
 
-SECTIONS = ("sealing", "set_up", "rate", "capacity")
+SECTIONS = ("sealing", "spooling", "set_up", "rate", "capacity")
 PROGRAMME_S = 12
 
 
@@ -36,15 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     if options.quick:
         capacity = CapacityPlan(calls=4, window_s=3, repeats=1, per_second=10, settle_s=1)
         set_up, rate = SetUpPlan(pairs=5), RatePlan(per_second=5, seconds=2, held_s=1)
-        sealing = SealingPlan(recordings=50, seconds=1)
+        sealing, spooling = SealingPlan(recordings=50, seconds=1), SpoolingPlan(recordings=50, seconds=2)
     else:
         capacity = CapacityPlan(calls=options.calls, window_s=options.window, repeats=options.repeats)
-        set_up, rate, sealing = SetUpPlan(), RatePlan(), SealingPlan()
+        set_up, rate, sealing, spooling = SetUpPlan(), RatePlan(), SealingPlan(), SpoolingPlan()
     packets = MediaSource.of_pcm(babble(PROGRAMME_S, seed=1)).payloads
     with tempfile.TemporaryDirectory(prefix="sealtrunk-bench-", dir=options.directory) as made:
         directory = Path(made)
         runs: dict[str, Callable[[], dict[str, Any]]] = {
             "sealing": lambda: measure_sealing(sealing, _say),
+            "spooling": lambda: measure_spooling(spooling, directory / "spooling", _say),
             "set_up": lambda: measure_set_up(set_up, packets, directory / "set-up", _say),
             "rate": lambda: measure_rate(rate, packets, directory / "rate", _say),
             "capacity": lambda: measure_capacity(capacity, packets, directory, _say),

@@ -34,6 +34,8 @@ class Target:
 
 
 TARGETS = (
+    Target(name="CPU for sealing and spooling 1,000 recordings", section="spooling",
+           key="cpu_percent_for_1000_calls", limit=30.0, unit="% of one core", or_equal=True),
     Target(name="CPU for a recorded call", section="capacity", key="cpu_percent_per_call", limit=0.30,
            unit="% of one core", or_equal=True),
     Target(name="CPU that recording adds", section="capacity", key="recording_adds_percent", limit=20.0,
@@ -61,9 +63,26 @@ def faults(results: Mapping[str, Any]) -> list[str]:
     for policy, samples in results.get("capacity", {}).get("samples", {}).items():
         for number, sample in enumerate(samples, 1):
             found += [f"capacity, {policy} {number}: {text}" for text in _sample_faults(sample)]
+    found += _spooling_faults(results.get("spooling"))
     if "rate" in results and results["rate"]["failures"]:
         found.append(f"call rate: {results['rate']['failures_by_kind']}")
     return found
+
+
+def _spooling_faults(spooling: Mapping[str, Any] | None) -> list[str]:
+    if spooling is None:
+        return []
+    expected, complete = spooling["plan"]["recordings"], spooling["complete"]
+    checks = (
+        (complete != expected, f"{complete} of {expected} recordings are complete"),
+        (not spooling["stored"], "not all recordings reached the store"),
+        (
+            spooling["drain_late_ms"]["worst"] > 200,
+            f"a drain came {spooling['drain_late_ms']['worst']} ms late",
+        ),
+        (bool(spooling["failures"]), f"failures: {spooling['failures']}"),
+    )
+    return [f"spooling: {text}" for is_wrong, text in checks if is_wrong]
 
 
 def _sample_faults(sample: Mapping[str, Any]) -> list[str]:

@@ -67,6 +67,14 @@ def test_no_call_failed(report: dict[str, Any]) -> None:
     )
 
 
+def test_recordings_were_spooled_in_real_time(report: dict[str, Any]) -> None:
+    spooling = report["results"]["spooling"]
+    assert spooling["complete"] == spooling["plan"]["recordings"] == 50
+    assert spooling["stored"]
+    assert spooling["user_percent"] > 0
+    assert spooling["drain_late_ms"]["median"] < 200
+
+
 def test_sealing_and_reading_have_rates(report: dict[str, Any]) -> None:
     sealing = report["results"]["sealing"]
     assert sealing["sealed_mib_per_cpu_second"] > 0

@@ -30,6 +30,14 @@ GOOD: dict[str, Any] = {
             ]
         },
     },
+    "spooling": {
+        "plan": {"recordings": 1000, "seconds": 20},
+        "cpu_percent_for_1000_calls": 30.0,
+        "drain_late_ms": {"median": 0.1, "worst": 200.0},
+        "complete": 1000,
+        "stored": True,
+        "failures": {},
+    },
     "set_up": {"added_ms": 19.99},
     "rate": {"failures": 0, "failures_by_kind": {}},
 }
@@ -37,7 +45,7 @@ GOOD: dict[str, Any] = {
 
 def test_figures_at_their_limits_are_met() -> None:
     assert {target["met"] for target in judge(GOOD)} == {True}
-    assert len(judge(GOOD)) == 7
+    assert len(judge(GOOD)) == 8
     assert faults(GOOD) == []
 
 
@@ -49,6 +57,7 @@ def test_figures_at_their_limits_are_met() -> None:
         ("capacity", "overruns", 1),
         ("capacity", "loss_percent", 0.1),
         ("capacity", "memory_mib_per_call", 0.51),
+        ("spooling", "cpu_percent_for_1000_calls", 30.01),
         ("set_up", "added_ms", 20.0),
         ("rate", "failures", 1),
     ],
@@ -78,6 +87,22 @@ def test_only_measured_sections_are_judged() -> None:
 def test_a_worthless_measurement_is_told(place: str, key: str, value: float, word: str) -> None:
     results = copy.deepcopy(GOOD)
     results["capacity"]["samples"]["required"][0][place][key] = value
+    (fault,) = faults(results)
+    assert word in fault
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("complete", 999, "999 of 1000"),
+        ("stored", False, "store"),
+        ("drain_late_ms", {"median": 0.1, "worst": 200.1}, "late"),
+        ("failures", {"SpoolFullError": 1}, "SpoolFullError"),
+    ],
+)
+def test_recordings_that_were_not_spooled_in_time_are_a_fault(key: str, value: object, word: str) -> None:
+    results = copy.deepcopy(GOOD)
+    results["spooling"][key] = value
     (fault,) = faults(results)
     assert word in fault
 
