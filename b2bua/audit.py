@@ -75,6 +75,12 @@ class AuditEvent(enum.Enum):
     INDEX_RESTORED = "index_restored"
     KEY_FAILED = "key_failed"
     KEY_FALLBACK = "key_fallback"
+    KEY_ROTATED = "key_rotated"
+    KEY_REWRAPPED = "key_rewrapped"
+    KEY_DISABLED = "key_disabled"
+    KEY_DESTRUCTION_STARTED = "key_destruction_started"
+    KEY_DESTROYED = "key_destroyed"
+    KEY_REFUSED = "key_refused"
     CERTIFICATE_RELOADED = "certificate_reloaded"
     CERTIFICATE_REFUSED = "certificate_refused"
     CONTROL_COMMAND = "control_command"
@@ -121,6 +127,8 @@ class AuditLine:
     uid: int | None = None
     file_id: str | None = None
     key_id: str | None = None
+    key: str | None = None
+    far_key: str | None = None
     fingerprint: str | None = None
     source: str | None = None
     count: int | None = None
@@ -191,6 +199,8 @@ _FORMS: Mapping[str, Callable[[object], bool]] = MappingProxyType(
         "key_id": _matches(
             r"[0-9a-f]{16}|[0-9a-f-]{36}|mrk-[0-9a-f]{32}|alias/[A-Za-z0-9/_-]{1,250}|arn:[a-z-]+:kms:[^@\s]{1,300}"
         ),
+        "key": _is_label,
+        "far_key": _is_label,
         "fingerprint": _matches(r"[0-9a-f]{64}"),
         "source": _is_address,
         "count": _is_number(0, 1 << 53),

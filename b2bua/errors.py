@@ -134,3 +134,15 @@ class IndexFindingsError(B2BUAError):
     """The index and the store do not agree, or an object could not be read; each is named."""
 
     exit_code = 89
+
+
+class KeyOverdueError(B2BUAError):
+    """A key or certificate is older than it may be, or about to expire; each line names one and what to do."""
+
+    exit_code = 85
+
+
+class NotConfirmedError(B2BUAError):
+    """What cannot be taken back was not confirmed; nothing was done."""
+
+    exit_code = 86

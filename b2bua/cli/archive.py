@@ -82,6 +82,10 @@ class Archive:
         """None where nothing was ever recorded."""
         return self._index
 
+    def note(self, line: AuditLine) -> None:
+        """Write a line to the audit log."""
+        self._audit.write(line)
+
     @property
     def sink(self) -> Sink:
         if self._sink is None:

@@ -93,6 +93,15 @@ class RecordingIndex:
             with self._writing() as connection:
                 connection.execute(statement, [row_of(entry) for entry in entries])
 
+    def set_key(self, file_ids: Collection[bytes], *, provider: int, key_id: str) -> None:
+        """Say which key the newest slots of these files are under; nothing else of their entries changes."""
+        if not file_ids:
+            return
+        names = sorted(file_id.hex() for file_id in file_ids)
+        statement = sa.update(RECORDINGS).where(RECORDINGS.c.file_id.in_(names))
+        with self._writing() as connection:
+            connection.execute(statement.values(provider=provider, key_id=key_id))
+
     # -- what is asked -----------------------------
 
     def get(self, file_id: bytes) -> IndexEntry | None:

@@ -16,6 +16,8 @@ The two that a reader gets over by trying another slot are `UnwrapError`s.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from recording.errors import RecordingError, UnwrapError
 
 
@@ -92,9 +94,16 @@ class SlotNotMovedError(RecordingError):
 
 
 class KeyInUseError(RecordingError):
-    """A key that recordings or tenants depend on is not taken away; they are named."""
+    """A key that recordings or tenants depend on is not taken away; they are named.
+
+    `file_ids` holds all of them, the text some.
+    """
 
     exit_code = 113
+
+    def __init__(self, what: str, *, file_ids: Sequence[bytes] = ()) -> None:
+        super().__init__(what)
+        self.file_ids = tuple(file_ids)
 
 
 class KeyOperationError(RecordingError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import enum
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +22,14 @@ from recording.format.slots import KeySlot, Sidecar, parse_area, parse_sidecar
 from recording.keys.errors import SlotNotMovedError
 from recording.keys.provider import KeyContext, KeyProvider
 from recording.reader import read_head
-from recording.sinks.sink import ObjectConflictError, ObjectMissingError, Sink, SinkRefusedError, sidecars
+from recording.sinks.sink import (
+    ObjectConflictError,
+    ObjectMissingError,
+    Sink,
+    SinkRefusedError,
+    directory_of,
+    sidecars,
+)
 
 CONCURRENCY: Final = 4
 """Requests at once: as many connections as a provider keeps (recording.keys.https). More make it slower, not faster."""
@@ -133,22 +141,43 @@ class Outcome(enum.Enum):
     DONE_BEFORE = "done_before"
 
 
-def rewrap_file(sink: Sink, mover: SlotMover, task: RewrapTask) -> Outcome:
+class _Listings:
+    """Sidecars by object, from one listing of each directory: one for each file would grow with the square of them."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._known: dict[str, dict[str, list[int]]] = {}
+        self._lock = threading.Lock()
+
+    def generations(self, key: str) -> list[int]:
+        """Highest first, as they were when the directory was listed. Who writes finds out what came since."""
+        directory = directory_of(key)
+        with self._lock:
+            if directory not in self._known:
+                self._known[directory] = self._sink.slots_below(directory)
+            return self._known[directory].get(key, [])
+
+
+def rewrap_file(
+    sink: Sink, mover: SlotMover, task: RewrapTask, *, generations: list[int] | None = None
+) -> Outcome:
     """Move one file's slots. Slots of other keys are taken along as they are.
 
-    The newest slots that lead anywhere count, as for a reader. What no key opens is passed over.
+    The newest slots that lead anywhere count, as for a reader. What no key opens is passed over. `generations` of its
+    sidecars, highest first; None: the sink is asked.
 
     Raises:
         SlotNotMovedError: no slot of the file is under either key, or the file is not there.
         RecordingError: what the key service or the sink said; nothing was written.
     """
     notes: list[str] = []
-    for slots in _slot_sets(sink, task, notes):
+    taken = sink.slot_generations(task.object_key) if generations is None else generations
+    for slots in _slot_sets(sink, task, taken, notes):
         if _is_done(mover, slots, task.context, notes):
             return Outcome.DONE_BEFORE
         moved = _moved(mover, slots, task.context, notes)
         if moved is not None:
-            _store(sink, task, moved)
+            _store(sink, task, moved, taken)
             return Outcome.MOVED
     told = "".join(f"; {note}" for note in notes)
     raise SlotNotMovedError(f"{task.context.file_id.hex()}: no slot could be moved{told}")
@@ -182,6 +211,7 @@ class _Work:
         self._pool = pool
         self._sink = sink
         self._mover = mover
+        self._listings = _Listings(sink)
         self._running: dict[concurrent.futures.Future[Outcome], RewrapTask] = {}
 
     @property
@@ -190,7 +220,11 @@ class _Work:
 
     def add(self, tasks: Iterable[RewrapTask]) -> None:
         for task in tasks:
-            self._running[self._pool.submit(rewrap_file, self._sink, self._mover, task)] = task
+            self._running[self._pool.submit(self._rewrap, task)] = task
+
+    def _rewrap(self, task: RewrapTask) -> Outcome:
+        generations = self._listings.generations(task.object_key)
+        return rewrap_file(self._sink, self._mover, task, generations=generations)
 
     def wait(self) -> list[tuple[RewrapTask, Outcome | RecordingError]]:
         done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -208,10 +242,12 @@ def _result(future: concurrent.futures.Future[Outcome]) -> Outcome | RecordingEr
         return error
 
 
-def _slot_sets(sink: Sink, task: RewrapTask, notes: list[str]) -> Iterator[tuple[KeySlot, ...]]:
+def _slot_sets(
+    sink: Sink, task: RewrapTask, taken: list[int], notes: list[str]
+) -> Iterator[tuple[KeySlot, ...]]:
     """As a reader tries them: sidecars downwards, then what the file itself holds."""
     file_id = task.context.file_id
-    for data in sidecars(sink, task.object_key):
+    for data in sidecars(sink, task.object_key, generations=taken):
         try:
             yield parse_sidecar(data, file_id=file_id).slots
         except FormatError as error:
@@ -251,16 +287,15 @@ def _moved(
     return None
 
 
-def _store(sink: Sink, task: RewrapTask, slots: tuple[KeySlot, ...]) -> None:
+def _store(sink: Sink, task: RewrapTask, slots: tuple[KeySlot, ...], taken: list[int]) -> None:
     """As the next generation above those that are sidecars of this file; names that somebody took are left out."""
     file_id = task.context.file_id
-    taken = sink.slot_generations(task.object_key)
     for generation in _free(sink, task, taken):
         sidecar = Sidecar(file_id=file_id, generation=generation, slots=slots)
         try:
             sink.put_slots(task.object_key, generation, sidecar.build())
         except ObjectConflictError:
-            continue  # another run was faster; its slots are as good, and ours go above them
+            continue  # another run was there since; its slots are as good, and ours go above them
         return
     raise SlotNotMovedError(
         f"{file_id.hex()}: no generation of slots is left; remove those that are no slots"

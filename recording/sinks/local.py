@@ -28,6 +28,8 @@ from recording.sinks.sink import (
     SinkError,
     SinkRefusedError,
     SinkUnavailableError,
+    by_object,
+    check_directory,
     check_key,
     file_id_of,
     is_key,
@@ -100,6 +102,14 @@ class LocalSink:
                 return []
             found = (sidecar_generation(entry.name, file_id=file_id) for entry in directory.iterdir())
             return sorted((generation for generation in found if generation is not None), reverse=True)
+
+    def slots_below(self, directory: str) -> dict[str, list[int]]:
+        place = self._directory / check_directory(directory)
+        with _translated(place):
+            if not place.exists():
+                return {}
+            with os.scandir(place) as entries:
+                return by_object(f"{directory}{entry.name}" for entry in entries)
 
     def slots(self, key: str, generation: int) -> bytes:
         path = self._directory / sidecar_key(key, generation)

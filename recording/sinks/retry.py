@@ -64,6 +64,9 @@ class RetryingSink:
     def slot_generations(self, key: str) -> list[int]:
         return self._repeated(lambda: self._sink.slot_generations(key))
 
+    def slots_below(self, directory: str) -> dict[str, list[int]]:
+        return self._repeated(lambda: self._sink.slots_below(directory))
+
     def slots(self, key: str, generation: int) -> bytes:
         return self._repeated(lambda: self._sink.slots(key, generation))
 

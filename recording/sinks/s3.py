@@ -38,6 +38,8 @@ from recording.sinks.sink import (
     Retention,
     SinkRefusedError,
     SinkUnavailableError,
+    by_object,
+    check_directory,
     check_key,
     file_id_of,
     is_key,
@@ -211,6 +213,11 @@ class S3Sink:
             sidecar_generation(whole.rpartition("/")[2], file_id=file_id) for whole in self._listed(stem)
         }
         return sorted((each for each in found if each is not None), reverse=True)
+
+    def slots_below(self, directory: str) -> dict[str, list[int]]:
+        prefix = self._settings.prefix
+        listed = self._listed(prefix + check_directory(directory))
+        return by_object(whole.removeprefix(prefix) for whole in listed)
 
     def slots(self, key: str, generation: int) -> bytes:
         return self._read(self._sidecar(key, generation))

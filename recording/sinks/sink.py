@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,10 @@ from recording.format.slots import SIDECAR_SUFFIX
 EXTENSION: Final = ".crec"
 _KEY: Final = re.compile(
     r"(?P<tenant>[0-9a-f]{32})/(?P<month>\d{4}/(?:0[1-9]|1[0-2]))/(?P<file>[0-9a-f]{32})\.crec"
+)
+
+_SIDECAR_KEY: Final = re.compile(
+    r"(?P<stem>[0-9a-f]{32}/\d{4}/(?:0[1-9]|1[0-2])/[0-9a-f]{32})\.(?P<generation>0|[1-9][0-9]{0,9})\.slots"
 )
 
 
@@ -148,6 +152,29 @@ def sidecar_key(key: str, generation: int) -> str:
     return f"{check_key(key).removesuffix(EXTENSION)}.{generation}{SIDECAR_SUFFIX}"
 
 
+def directory_of(key: str) -> str:
+    """What stands before the file id in an object key, with its slash. Raises ObjectMissingError for what is none."""
+    return check_key(key).rpartition("/")[0] + "/"
+
+
+def check_directory(directory: str) -> str:
+    """`directory`, if it is one that `directory_of` makes. Raises ObjectMissingError."""
+    check_key(f"{directory}{'0' * 32}{EXTENSION}")
+    return directory
+
+
+def by_object(names: Iterable[str]) -> dict[str, list[int]]:
+    """From keys of sidecars to object keys with their generations, highest first. What is no sidecar is left out."""
+    found: dict[str, list[int]] = {}
+    for name in names:
+        match = _SIDECAR_KEY.fullmatch(name)
+        if match is not None and int(match["generation"]) <= limits.GENERATION_MAX:
+            found.setdefault(f"{match['stem']}{EXTENSION}", []).append(int(match["generation"]))
+    for generations in found.values():
+        generations.sort(reverse=True)
+    return found
+
+
 def file_id_of(key: str) -> bytes:
     """The file id in an object key. Raises ObjectMissingError for what is none."""
     return bytes.fromhex(check_key(key).rpartition("/")[2].removesuffix(EXTENSION))
@@ -230,6 +257,14 @@ class Sink(Protocol):
         """
         ...
 
+    def slots_below(self, directory: str) -> dict[str, list[int]]:
+        """As `slot_generations`, of all objects of a directory that have sidecars, by object key: one listing for all.
+
+        Args:
+            directory: `tenant/yyyy/mm/`, as `directory_of` makes it. ObjectMissingError for anything else.
+        """
+        ...
+
     def slots(self, key: str, generation: int) -> bytes:
         """One sidecar as it was stored, at most one byte more than the longest there can be; a reader judges it.
 
@@ -281,16 +316,18 @@ class Sink(Protocol):
         ...
 
 
-def sidecars(sink: Sink, key: str) -> Iterator[bytes]:
+def sidecars(sink: Sink, key: str, *, generations: Sequence[int] | None = None) -> Iterator[bytes]:
     """The object's sidecars as a reader tries them: highest generation first, each fetched when it is its turn.
 
     One that the store will not give is passed over as an empty one, which no reader takes for slots: whoever can
     put a file beside a recording must not be able to keep it from being read.
 
+    `generations`, highest first, are those that somebody has listed already.
+
     Raises:
         SinkUnavailableError: the store cannot tell now.
     """
-    for generation in sink.slot_generations(key):
+    for generation in sink.slot_generations(key) if generations is None else generations:
         try:
             yield sink.slots(key, generation)
         except (SinkRefusedError, ObjectMissingError):

@@ -23,6 +23,7 @@ from recording.sinks.sink import (
     ObjectName,
     Sink,
     SinkRefusedError,
+    directory_of,
     sidecars,
 )
 from support.memory_sink import MemorySink
@@ -232,6 +233,22 @@ def test_slots_of_another_object_are_not_its_own(sink: Sink) -> None:
     with pytest.raises(ObjectMissingError):
         sink.slots(KEY, 1)
     assert sink.slot_generations(other) == [1]
+
+
+def test_one_listing_tells_the_slots_of_all_objects_of_a_directory(sink: Sink) -> None:
+    other, elsewhere = KEY.replace("46" * 16, "47" * 16), KEY.replace("/03/", "/04/")
+    directory = directory_of(KEY)
+    assert sink.slots_below(directory) == {}
+    for key, generation in ((KEY, 2), (KEY, 10), (other, 1), (elsewhere, 7)):
+        sink.put_slots(key, generation, b"slots")
+    assert sink.slots_below(directory) == {KEY: [10, 2], other: [1]}
+    assert sink.slots_below(directory_of(elsewhere)) == {elsewhere: [7]}
+
+
+@pytest.mark.parametrize("directory", ["", "/", "../", KEY, "x/", KEY.rpartition("/")[0]])
+def test_only_directories_of_objects_are_listed_for_slots(sink: Sink, directory: str) -> None:
+    with pytest.raises(ObjectMissingError):
+        sink.slots_below(directory)
 
 
 @pytest.mark.parametrize("generation", [-1, limits.GENERATION_MAX + 1])

@@ -38,8 +38,9 @@ def keys(
 def test_a_local_key_answers_and_is_unfit_for_production(
     file: ConfigurationFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, (key,), _ = keys(file, capsys)
+    code, found, _ = keys(file, capsys)
     assert code == 0
+    key = next(each for each in found if each["name"] == "dev")
     assert (key["name"], key["tenants"], key["health"]) == ("dev", "clinic", "answers")
     assert key["fit_for_production"] == "no"
     assert len(key["key_id"]) == 16
@@ -47,8 +48,8 @@ def test_a_local_key_answers_and_is_unfit_for_production(
 
 
 def test_a_data_key_can_be_asked_for(file: ConfigurationFile, capsys: pytest.CaptureFixture[str]) -> None:
-    code, (key,), _ = keys(file, capsys, "--request")
-    assert (code, key["health"]) == (0, "a data key was made")
+    code, found, _ = keys(file, capsys, "--request")
+    assert (code, {key["health"] for key in found}) == (0, {"a data key was made"})
 
 
 def test_a_key_service_that_is_not_there_fails_and_does_not_hide_the_others(

@@ -20,6 +20,7 @@ from recording.sinks.sink import (
     ObjectName,
     Retention,
     SinkError,
+    check_directory,
     check_key,
     sidecar_key,
 )
@@ -79,6 +80,11 @@ class MemorySink:
     def slot_generations(self, key: str) -> list[int]:
         check_key(key)
         return sorted((generation for owner, generation in self.sidecars if owner == key), reverse=True)
+
+    def slots_below(self, directory: str) -> dict[str, list[int]]:
+        check_directory(directory)
+        owners = {owner for owner, _ in self.sidecars if owner.startswith(directory)}
+        return {owner: self.slot_generations(owner) for owner in owners}
 
     def slots(self, key: str, generation: int) -> bytes:
         sidecar_key(key, generation)

@@ -23,6 +23,8 @@ from b2bua.settings import AuditSettings
 UID = "0123456789abcdef0123456789abcdef"
 
 GOOD: dict[str, list[Any]] = {
+    "key": ["dev", "clinic-2026"],
+    "far_key": ["dev", "clinic-2026"],
     "call_uid": [UID, "0" * 32],
     "leg": ["A", "B"],
     "trunk": ["pbx", "carrier-2"],
@@ -48,6 +50,8 @@ GOOD: dict[str, list[Any]] = {
     "uid": [0, 65534],
 }
 BAD: dict[str, list[Any]] = {
+    "key": ["Dev", "key one", "+49151"],
+    "far_key": ["Dev", "key one", "+49151"],
     "call_uid": ["4915112345678", "abc@pbx.example.test", UID.upper(), "", 1],
     "leg": ["C", "a", "AB", "alice"],
     "trunk": ["sip:pbx", "+49151", "Alice Smith", "t12345", ""],

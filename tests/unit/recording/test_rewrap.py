@@ -169,6 +169,16 @@ def test_many_are_moved_and_one_that_cannot_be_does_not_stop_the_others(place: P
     assert all(read_with(place.sink, each, place.new) == PCM for each in stored)
 
 
+def test_slots_that_came_after_the_listing_are_left_as_they_are(place: Place) -> None:
+    stored = place.store()
+    rewrap_file(place.sink, place.mover, stored.task)
+    (content,) = (place.sink.slots(stored.key, 1),)
+    onward = BetweenKeys(place.old, place.third)
+    assert rewrap_file(place.sink, onward, stored.task, generations=[]) is Outcome.MOVED
+    assert place.sink.slot_generations(stored.key) == [2, 1]
+    assert place.sink.slots(stored.key, 1) == content
+
+
 class FailingMover(BetweenKeys[LocalKeyProvider]):
     """Does `allowed` moves, then the service is down."""
 
