@@ -94,6 +94,12 @@ class RefusedCommandError(B2BUAError):
     exit_code = 97
 
 
+class ArtefactPendingError(B2BUAError):
+    """A document was sealed and waits in the spool; the store did not take it. `recordings recover` tries again."""
+
+    exit_code = 87
+
+
 class FindingsError(B2BUAError):
     """A probed TLS server falls short of the policy: each line is one finding."""
 

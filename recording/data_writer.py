@@ -31,9 +31,12 @@ class DataWriter:
         slots_area: bytes,
         meta: RecordingMeta,
         chunk_size: int = limits.DEFAULT_CHUNK_SIZE,
+        first_position: int = 0,
         salt: bytes | None = None,
     ) -> None:
         """Derive the file's keys and wipe `dek`, which is the writer's from here on.
+
+        `first_position`: bytes of data in the segments before this file. `salt` None draws it; only vectors give one.
 
         Raises:
             FormatError: an id, the chunk size or the area is not as the format asks.
@@ -55,7 +58,7 @@ class DataWriter:
         self._core = core
         self._inner = bytearray(chunk_size)
         self._records = 0
-        self._position = 0
+        self._position = first_position
         self._is_open = True
         self._meta_payload = meta.build()
         self._fits(self._meta_payload, "META")
@@ -71,7 +74,7 @@ class DataWriter:
 
     @property
     def position(self) -> int:
-        """Bytes of data sealed so far."""
+        """Bytes of data sealed so far, those of the segments before this one included."""
         return self._position
 
     @property
@@ -104,10 +107,19 @@ class DataWriter:
         self._position += len(payload)
         return sealed
 
-    def finish(self, *, ended_by: str, reason: str, extra: Mapping[str, Any] | None = None) -> bytes:
+    def finish(
+        self,
+        *,
+        ended_by: str,
+        reason: str,
+        next_file_id: bytes | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> bytes:
         """FINAL; the writer is closed then."""
         self._require_open()
-        final = FinalInfo(count=self._records + 1, ended_by=ended_by, reason=reason, extra=extra or {})
+        final = FinalInfo(
+            count=self._records + 1, ended_by=ended_by, reason=reason, next=next_file_id, extra=extra or {}
+        )
         payload = final.build()
         self._fits(payload, "FINAL")
         sealed = self._seal(RecordType.FINAL, payload)

@@ -196,6 +196,21 @@ class RecordingReader:
             if stop is not None and stop <= expected:
                 return
 
+    def data(self) -> Iterator[Record]:
+        """DATA records in order.
+
+        Raises as `records`, and MalformedContentError where a record does not start where the last one ended.
+        """
+        expected = self.first_position
+        for record in self.records():
+            if record.type == RecordType.DATA:
+                if record.position != expected:
+                    raise MalformedContentError(
+                        f"record {record.index} is at byte {record.position}, not {expected}"
+                    )
+                expected += len(record.payload)
+                yield record
+
     def events(self) -> Iterator[tuple[int, RecordingEvent]]:
         """Position and content of each EVENT. Raises as `records`, and MalformedContentError."""
         for record in self.records():

@@ -311,8 +311,12 @@ class Recorder:
             raise
 
 
-def recover(settings: RecordingSettings, on_progress: Progress | None = None) -> RecoveryReport:
+def recover(
+    settings: RecordingSettings, on_progress: Progress | None = None, *, only_owner: str | None = None
+) -> RecoveryReport:
     """What `b2bua recordings recover` does: recover the spool without a key, beside a living recorder or without one.
+
+    `only_owner`: the files of this dead owner alone.
 
     Raises:
         SpoolError, SinkError, IndexUnavailableError: says what cannot be used.
@@ -320,7 +324,11 @@ def recover(settings: RecordingSettings, on_progress: Progress | None = None) ->
     index = RecordingIndex(settings.index_place)
     try:
         return recover_spool(
-            settings.spool_directory, index=index, sink=LocalSink(settings.directory), on_progress=on_progress
+            settings.spool_directory,
+            index=index,
+            sink=LocalSink(settings.directory),
+            only_owner=only_owner,
+            on_progress=on_progress,
         )
     finally:
         index.close()

@@ -67,6 +67,7 @@ def recover_spool(
     index: RecordingIndex,
     sink: Sink,
     new_owner: str | None = None,
+    only_owner: str | None = None,
     on_progress: Callable[[int, int, RecoveredFile], None] | None = None,
 ) -> RecoveryReport:
     """Recover every file in `directory` whose owner no longer lives.
@@ -76,6 +77,7 @@ def recover_spool(
         index: gets an entry for each file.
         sink: where the files go. One that fails leaves its file in the spool.
         new_owner: the living owner who takes over the files that could not be stored; None leaves them as they are.
+        only_owner: recover this owner's files alone, who is dead like the others; None: everybody's.
         on_progress: called after each file with how many are done, how many there are, and what became of it.
 
     Raises:
@@ -84,7 +86,7 @@ def recover_spool(
     """
     make_spool_directory(directory)
     try:
-        with _dead_files(directory) as states:
+        with _dead_files(directory, only_owner) as states:
             recovery = _Recovery(directory=directory, index=index, sink=sink, new_owner=new_owner)
             files = []
             for number, state in enumerate(states, start=1):
@@ -176,9 +178,11 @@ class _Recovery:
 
 
 @contextlib.contextmanager
-def _dead_files(directory: Path) -> Iterator[list[SpoolState]]:
+def _dead_files(directory: Path, only_owner: str | None) -> Iterator[list[SpoolState]]:
     """The states of files whose owner is dead. The owners' locks are held inside, and removed afterwards."""
     by_owner, orphans = _scan(directory)
+    if only_owner is not None:
+        by_owner, orphans = {only_owner: by_owner.get(only_owner, [])}, []
     locks = []
     states = []
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from recording.errors import RecordingError
+from recording.format.content import RecordingKind
 from recording.index.entry import NO_PARTIES, IndexEntry, IndexState, SealedParties
 from recording.sinks.sink import EXTENSION, ObjectName
 
@@ -66,6 +67,8 @@ class SpoolState:
     trunk_b: str | None = None
     retain_until: datetime | None = None
     parties: SealedParties = NO_PARTIES
+    kind: RecordingKind = RecordingKind.AUDIO
+    parent: bytes | None = None
 
     @property
     def object_name(self) -> ObjectName:
@@ -93,6 +96,8 @@ class SpoolState:
             trunk_b=self.trunk_b,
             retain_until=self.retain_until,
             parties=self.parties,
+            kind=self.kind,
+            parent=self.parent,
         )
 
     def build(self) -> bytes:
@@ -115,6 +120,8 @@ class SpoolState:
                 None if part is None else part.hex()
                 for part in (self.parties.sealed, self.parties.blind_from, self.parties.blind_to)
             ],
+            "kind": self.kind.value,
+            "parent": None if self.parent is None else self.parent.hex(),
         }
         return json.dumps(document).encode()
 
@@ -140,6 +147,8 @@ class SpoolState:
                 trunk_b=_optional(str, found.get("trunk_b")),
                 retain_until=_optional(datetime.fromisoformat, found.get("retain_until")),
                 parties=_parties(*found.get("parties", (None, None, None))),
+                kind=RecordingKind(found.get("kind", RecordingKind.AUDIO.value)),
+                parent=None if found.get("parent") is None else bytes.fromhex(found["parent"]),
             )
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise SpoolError("not a spool state file, or cut off") from error

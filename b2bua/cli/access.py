@@ -55,6 +55,11 @@ def add_access(parser: argparse.ArgumentParser, *, is_required: bool = True) -> 
         metavar="REASON",
         help=f"why it is decrypted, for the audit log: {', '.join(reason.value for reason in AccessReason)}",
     )
+    add_ticket(parser)
+
+
+def add_ticket(parser: argparse.ArgumentParser) -> None:
+    """`--ticket` alone."""
     parser.add_argument(
         "--ticket", metavar="ID", type=_ticket, help="the request behind it, for the audit log: QA-1234"
     )

@@ -131,8 +131,11 @@ class Archive:
     def all_selections(self) -> list[Selection]:
         """Every recording and artefact in the index, oldest hour first."""
         entries = [] if self._index is None else self._index.find(limit=_SEGMENTS_MAX)
-        kept = [entry for entry in reversed(entries) if entry.state not in _DELETED]
-        return _selections(kept, is_whole=True) if kept else []
+        return self.grouped(entries[::-1])
+
+    def grouped(self, entries: Sequence[IndexEntry]) -> list[Selection]:
+        """Entries that were asked of the index, by recording or artefact; deleted ones are left out."""
+        return _selections([entry for entry in entries if entry.state not in _DELETED], is_whole=True)
 
     def settled(self, selection: Selection, access: Access) -> Selection:
         """What there is to read of a recording: a segment that is still being written is left out.
@@ -221,6 +224,21 @@ class Archive:
         event = AuditEvent.EXPORT_SEALED if prints else AuditEvent.EXPORT_PLAINTEXT
         for fingerprint in prints or [None]:
             self._write(event, selection.segments[0], access, fingerprint=fingerprint)
+        self._audit.flush()
+
+    def tell_attached(self, entry: IndexEntry, file_ids: Iterable[bytes], *, ticket: str | None) -> None:
+        """Audit that a document was sealed for a call: a line for each of its files."""
+        for file_id in file_ids:
+            self._audit.write(
+                AuditLine(
+                    event=AuditEvent.ARTEFACT_ATTACHED,
+                    file_id=file_id.hex(),
+                    call_uid=entry.call_uid or None,
+                    tenant_handle=entry.tenant_handle.hex(),
+                    ticket=ticket,
+                    uid=os.getuid(),
+                )
+            )
         self._audit.flush()
 
     def _tell(self, segment: Segment, access: Access) -> None:

@@ -1,10 +1,11 @@
-"""`b2bua recordings`: list, find, show, verify, export, hold, release, expire, recover."""
+"""`b2bua recordings`: list, find, show, verify, export, attach, artefacts, hold, release, expire, recover."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from b2bua.cli import (
+    recordings_artefacts,
     recordings_export,
     recordings_find,
     recordings_keep,
@@ -35,6 +36,7 @@ def register(subparsers: Subparsers) -> None:
         recordings_keep,
         recordings_verify,
         recordings_export,
+        recordings_artefacts,
         recordings_recover,
     ):
         module.register(group)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from recording.format.content import RecordingKind
 from recording.index import IndexState, SealedParties
 from recording.spool_state import (
     OwnerLock,
@@ -32,14 +33,27 @@ from support.disks import SyncLog
 from support.spooled import OWNER, make_segment
 
 STATE = make_segment(0).state()
+OF_CALL = replace(STATE, kind=RecordingKind.ARTEFACT, parent=b"P" * 16)
 
 
-@pytest.mark.parametrize("state", [STATE, replace(STATE, ended=17, segment=3)])
+@pytest.mark.parametrize(
+    "state",
+    [
+        STATE,
+        replace(STATE, ended=17, segment=3),
+        replace(STATE, kind=RecordingKind.ARTEFACT, parent=b"P" * 16),
+    ],
+)
 def test_a_state_comes_back_as_it_was(tmp_path: Path, state: SpoolState) -> None:
     write_state(tmp_path, state)
     assert read_state(state_path(tmp_path, state.file_id)) == state
     assert [path.name for path in tmp_path.iterdir()] == [f"{state.file_id.hex()}.json"]
     assert stat.S_IMODE(state_path(tmp_path, state.file_id).stat().st_mode) == 0o600
+
+
+def test_a_state_of_the_first_programs_is_of_audio() -> None:
+    old = {name: value for name, value in json.loads(STATE.build()).items() if name not in {"kind", "parent"}}
+    assert SpoolState.parse(json.dumps(old).encode()) == STATE
 
 
 def test_a_state_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -65,6 +79,8 @@ def test_a_state_holds_random_ids_and_the_hour_only() -> None:
         "trunk_b",
         "retain_until",
         "parties",
+        "kind",
+        "parent",
     }
     assert json.loads(STATE.build())["started_hour"] == "2026-05-06T07:00:00+00:00"
 
