@@ -261,7 +261,7 @@ def hang_up(call: Call, event: on.HangUpRequested) -> Step:
 
 
 def reoffer_while_ending(call: Call, event: on.ReofferReceived) -> Step:
-    """481: the session ended when our BYE went out, and a request must not stay unanswered.
+    """481 where hanging up has not answered it yet: a request must not stay unanswered.
 
     Source: RFC 3261 sections 15.1.1 (the session is over once the BYE is passed on), 12.2.2 and 17.2.1.
     """

@@ -78,6 +78,7 @@ class SDPFault(enum.Enum):
     MANY_ANSWERS = "sdp_many_crypto_in_answer"
     HOST_NAME = "sdp_host_name"
     CONTENT_TYPE = "sdp_content_type"
+    NO_CONTENT_TYPE = "sdp_no_content_type"
 
 
 WARNINGS: dict[SDPFault, str] = {
@@ -96,6 +97,7 @@ WARNINGS: dict[SDPFault, str] = {
     SDPFault.MANY_ANSWERS: "an answer carries one a=crypto",
     SDPFault.HOST_NAME: "connection address must be an IP literal",
     SDPFault.CONTENT_TYPE: "only application/sdp is accepted",
+    SDPFault.NO_CONTENT_TYPE: "a body needs a Content-Type",
 }
 
 

@@ -136,6 +136,8 @@ class Executor:
         live.legs[command.leg].hang_up(command.status, headers)
 
     def _send_reoffer(self, live: LiveCall, command: do.SendReoffer) -> None:
+        if live.legs[command.leg].gone:
+            return  # its LegEnded is on the way, and with it the answer to whoever waits
         try:
             live.legs[command.leg].send_reoffer(command.direction)
         except LegError as error:

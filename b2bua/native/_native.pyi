@@ -38,7 +38,7 @@ MaySend = Callable[[int, str], bool]
 
 REFUSAL_REASONS: Final[tuple[str, ...]]
 #   "unverified_transport" "method_not_allowed" "method_unknown" "oversize" "garbled" "content_length" "plaintext_transport"
-#   "callback_failed" "unverified_send" "foreign_send" "foreign_cancel"
+#   "callback_failed" "unverified_send" "foreign_send" "foreign_cancel" "foreign_route"
 
 def guard_install(
     *,

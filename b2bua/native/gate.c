@@ -337,7 +337,11 @@ static pj_bool_t on_rx_message(pjsip_rx_data *rdata)
             respond(rdata, PJSIP_SC_CALL_TSX_DOES_NOT_EXIST, NULL);
             return PJ_TRUE;
         }
-        pin_to_flow(rdata);
+        if (!pin_to_flow(rdata)) {
+            guard_refuse(REFUSED_FOREIGN_ROUTE, transport, &method, PJSIP_SC_FORBIDDEN);
+            respond(rdata, PJSIP_SC_FORBIDDEN, NULL);
+            return PJ_TRUE;
+        }
     } else {
         pin_to_flow(rdata);
         gate_response(rdata);

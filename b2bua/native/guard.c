@@ -19,6 +19,7 @@ static const char *const refusal_names[REFUSAL_COUNT] = {
     [REFUSED_UNVERIFIED_SEND] = "unverified_send",
     [REFUSED_FOREIGN_SEND] = "foreign_send",
     [REFUSED_FOREIGN_CANCEL] = "foreign_cancel",
+    [REFUSED_FOREIGN_ROUTE] = "foreign_route",
 };
 
 static const char *const event_names[EVENT_COUNT] = {

@@ -49,6 +49,14 @@ static const host *find_host(const pj_str_t *name)
     return NULL;
 }
 
+bool hosts_has(const pj_str_t *name)
+{
+    pthread_mutex_lock(&hosts_mutex);
+    bool found = find_host(name) != NULL;
+    pthread_mutex_unlock(&hosts_mutex);
+    return found;
+}
+
 /* Source: RFC 3263 section 4.1: the transport where the URI names none. */
 static int transport_type_of(const pjsip_host_info *target)
 {

@@ -50,6 +50,7 @@ typedef enum native_refusal {
     REFUSED_UNVERIFIED_SEND,
     REFUSED_FOREIGN_SEND,
     REFUSED_FOREIGN_CANCEL,
+    REFUSED_FOREIGN_ROUTE,
     REFUSAL_COUNT
 } native_refusal;
 
@@ -113,12 +114,17 @@ void input_stop(pjsip_tpmgr *manager);
 
 /* ---- pin.c ---- */
 
-void pin_to_flow(pjsip_rx_data *rdata);
+/* False: a request that would begin a dialog with a route to somebody else. */
+bool pin_to_flow(pjsip_rx_data *rdata);
 
 /* ---- gate.c: the two pjsip modules ---- */
 
 pj_status_t gate_register(pjsip_endpoint *endpoint);
 void gate_unregister(pjsip_endpoint *endpoint);
+
+/* ---- hosts.c ---- */
+
+bool hosts_has(const pj_str_t *name);
 
 /* ---- transport.c, hosts.c, srtp_info.c, tap.c ---- */
 

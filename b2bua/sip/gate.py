@@ -7,9 +7,10 @@ Source: RFC 3261 sections 8.2 (UAS), 20.43 (Warning), 21.4 (status codes).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
-from b2bua.call.sdp_policy import SDPRefusal, SDPRole, judge, judge_content_type
+from b2bua.call.sdp_policy import SDPFault, SDPRefusal, SDPRole, judge, judge_content_type
 from b2bua.settings import TrunkSettings
 from b2bua.sip.callbacks import guarded_function
 from b2bua.sip.handler import Handler, Refusal
@@ -17,6 +18,7 @@ from b2bua.sip.handler import Handler, Refusal
 Verdict = tuple[int, str, Sequence[tuple[str, str]]] | None
 
 _INTERNAL: Verdict = (500, "Server Internal Error", ())
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
 _OFFERS = frozenset({"INVITE", "UPDATE", "PRACK"})
 
 REASON_PHRASES: Mapping[int, str] = {
@@ -32,6 +34,12 @@ REASON_PHRASES: Mapping[int, str] = {
     500: "Server Internal Error",
     503: "Service Unavailable",
 }
+
+
+def _has_body(message: bytes) -> bool:
+    """Whether anything follows the header (RFC 3261 section 7.4.1: it must have a Content-Type)."""
+    end = _HEADER_END.search(message)
+    return end is not None and end.end() < len(message)
 
 
 def warning_header(host: str, text: str) -> tuple[str, str]:
@@ -91,7 +99,7 @@ class MessageGate:
             return Refusal(status=403, reason="foreign_dialog")
         if method == "INVITE" and initial and owner is not None:
             return Refusal(status=482, reason="call_id_in_use")  # or it would take the live call's place here
-        if (refused := self._judge_body(trunk, method, content_type, body)) is not None:
+        if (refused := self._judge_body(trunk, method, content_type, body, message)) is not None:
             if method == "ACK":
                 self._handler.answer_refused(sip_call_id, refused)
             return self._refuse_sdp(refused)
@@ -100,10 +108,13 @@ class MessageGate:
         return None
 
     def _judge_body(
-        self, trunk: TrunkSettings, method: str, content_type: str, body: bytes
+        self, trunk: TrunkSettings, method: str, content_type: str, body: bytes, message: bytes
     ) -> SDPRefusal | None:
         if method not in _OFFERS and method != "ACK":
             return None
+        if not content_type and _has_body(message):
+            # pjsip parses no such body and would take an INVITE for one without an offer
+            return SDPRefusal(fault=SDPFault.NO_CONTENT_TYPE, status=400)
         if content_type and (refused := judge_content_type(content_type)) is not None:
             return refused  # also where pjsip could make nothing of the body and shows none
         if not body:

@@ -28,6 +28,7 @@ _log = structlog.get_logger(__name__)
 
 AUDIO = 0
 NO_SLOT = -1
+REQUEST_TERMINATED = 487
 DTMF_MS = 160
 """Length of a relayed digit, which starts before its own length is known; Q.24 detectors need 40 ms."""
 
@@ -67,6 +68,7 @@ class Leg(pj.Call):
         self._confirmed = False
         self._reoffering = False
         self._leaving = False
+        self._owes_answer = False
         self._created_sdp = ""
         self._direction = Direction.SENDRECV
 
@@ -105,7 +107,13 @@ class Leg(pj.Call):
         self._try("accept", 200)
 
     def answer_reoffer(self, status: int) -> None:
-        """Final response to the waiting re-INVITE; 200 with the answer pjsua made when the offer came in."""
+        """Final response to the waiting re-INVITE; 200 with the answer pjsua made when the offer came in.
+
+        Nothing if none waits, because `hang_up` has answered it.
+        """
+        if not self._owes_answer:
+            return
+        self._owes_answer = False
         sdp = self._created_sdp if status == 200 else ""
         self._created_sdp = ""
         self._try("answer_reoffer", status, sdp=sdp)
@@ -138,9 +146,17 @@ class Leg(pj.Call):
             raise LegError("send_dtmf", error.status) from None
 
     def hang_up(self, status: int, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        """CANCEL, BYE or a final response, as the leg's state asks for. A leg already gone is left alone."""
+        """CANCEL, BYE or a final response, as the leg's state asks for. A leg already gone is left alone.
+
+        A re-INVITE that waits gets its 487 first: once the BYE is out pjsua answers nothing more, and the peer would
+        wait for its whole timer B (RFC 3261 section 15.1.2 has the status, for requests that a BYE overtakes).
+        """
         if self.gone or self.getId() == pj.PJSUA_INVALID_ID or self._leaving:
             return
+        try:
+            self.answer_reoffer(REQUEST_TERMINATED)
+        except LegError as error:
+            _log.warning("leg_not_answered", call_uid=self.call_uid, pj_status=error.status)
         try:
             self.hangup(answer_params(status, headers=headers))
         except pj.Error as error:
@@ -234,6 +250,7 @@ class Leg(pj.Call):
     @guarded
     def onCallRxReinvite(self, prm: pj.OnCallRxReinviteParam) -> None:  # noqa: N802
         prm.isAsync = True
+        self._owes_answer = True
         self._direction = offered_direction(prm.offer.wholeSdp)
         self._tell(on.ReofferReceived(leg=self.role, direction=self._direction))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 
@@ -234,5 +236,36 @@ def test_a_caller_without_a_number_stays_anonymous(served: Edge) -> None:
                 assert f"sips:{user}@" in header(other.invite, "From")
                 await call.hang_up()
                 await other.wait_ended()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("first", ["bye", "reoffer"])
+@pytest.mark.parametrize("leaver", ["caller", "callee"])
+def test_a_reoffer_that_crosses_the_end_of_the_call_is_answered(
+    served: Edge, leaver: str, first: str
+) -> None:
+    """One leaves while the other asks for a hold: both are read in one turn, and no request may stay unanswered."""
+
+    async def scenario() -> None:
+        async with served.parties(ANSWER) as p:
+            call, other = await p.established()
+            one, two = (call, other) if leaver == "caller" else (other, call)
+            await call.stream.wait_heard(0.2, timeout_s=5)
+            acts = [one.hang_up, two.hold] if first == "bye" else [two.hold, one.hang_up]
+            os.kill(served.pid, signal.SIGSTOP)
+            try:
+                waiting = []
+                for act in acts:
+                    waiting.append(asyncio.ensure_future(act()))
+                    await asyncio.sleep(
+                        0.05
+                    )  # written before the next one is; nothing tells when it has arrived
+            finally:
+                os.kill(served.pid, signal.SIGCONT)
+            statuses = {response.status for response in await asyncio.gather(*waiting)}
+            assert 200 in statuses
+            assert statuses & {481, 487, 488}
+            await two.wait_ended()
 
     run(scenario())

@@ -190,3 +190,36 @@ def test_a_refused_response_body_may_be_anything_where_no_session_comes_of_it(se
             assert (await call.wait_final()).status == 486
 
     run(scenario())
+
+
+@pytest.mark.parametrize("method", ["INVITE", "re-INVITE", "UPDATE"])
+def test_a_body_without_a_type_is_no_missing_body(served: Edge, method: str) -> None:
+    """pjsip parses no body without a Content-Type and would answer an INVITE with an offer of its own."""
+
+    def reasons() -> int:
+        return sum(line.get("reason") == "sdp_no_content_type" for line in served.audit())
+
+    before = reasons()
+
+    async def scenario() -> None:
+        async with served.parties(ANSWER) as p:
+            call, other = await p.established()
+            body, headers = (
+                call.session.offer(),
+                [Header("Contact", f"<sips:1001@127.0.0.1:{p.caller.port}>")],
+            )
+            call.session.withdraw()
+            if method == "INVITE":
+                refused = await p.caller.request(p.connection, method, served.uri(), body=body)
+                assert len(p.callee.incoming) == 1
+            else:
+                name = method.removeprefix("re-")
+                refused = await call.request(name, headers=headers, body=body)
+            assert refused.status == 400
+            assert any(header.name == "Warning" for header in refused.headers)
+            await call.stream.wait_heard(0.3, timeout_s=5)
+            assert (await call.hang_up()).status == 200
+            await other.wait_ended()
+
+    run(scenario())
+    served.wait_audit(lambda line: line.get("reason") == "sdp_no_content_type" and reasons() > before)

@@ -13,8 +13,10 @@ from dataclasses import replace
 
 import pytest
 
+from b2bua.demo.call import Reoffer
 from b2bua.demo.dialog import new_branch, new_tag
 from b2bua.demo.incoming import Answering
+from b2bua.demo.sdp import Direction
 from b2bua.demo.sip_message import Header, SIPRequest
 from b2bua.initialise import identity_of
 from support.edge import Edge, Parties
@@ -85,14 +87,6 @@ async def assert_service(p: Parties) -> None:
 async def assert_silence_and_service(p: Parties, ears: PlainEars) -> None:
     await assert_service(p)
     assert (ears.datagram(), ears.streams()) == (b"", [])
-    assert_hears(ears)
-
-
-async def assert_handshakes_at_most_and_service(p: Parties, ears: PlainEars) -> None:
-    """Whoever is connected to is offered TLS, and nothing before that is done."""
-    await assert_service(p)
-    assert ears.datagram() == b""
-    assert [data for data in ears.streams() if data and not data.startswith(b"\x16\x03")] == []
     assert_hears(ears)
 
 
@@ -193,36 +187,109 @@ def test_a_route_of_the_caller_leads_nowhere(served: Edge, ears: PlainEars, tran
     run(scenario())
 
 
-@pytest.mark.parametrize("transport", [";transport=udp", ";transport=tcp", ""], ids=["udp", "tcp", "none"])
-def test_a_recorded_route_gets_tls_or_nothing(served: Edge, ears: PlainEars, transport: str) -> None:
-    """The BYE goes to the proxy that the caller names. There is none: it must be lost rather than sent in clear."""
-    recorded = Header("Record-Route", f"<sip:{LOCALHOST}:{ears.port}{transport};lr>")
+def recorded(text: str) -> Header:
+    return Header("Record-Route", text)
+
+
+def foreign_routes(ears: PlainEars) -> dict[str, Header]:
+    """Routes to where somebody listens who is not the peer."""
+    place = f"sip:{LOCALHOST}:{ears.port}"
+    maddr = f"sip:{identity_of('caller')}:{ears.port};maddr={LOCALHOST}"
+    return {
+        "udp": recorded(f"<{place};transport=udp;lr>"),
+        "tcp": recorded(f"<{place};transport=tcp;lr>"),
+        "tls": recorded(f"<{place};transport=tls;lr>"),
+        "sips": recorded(f"<sips:{LOCALHOST}:{ears.port};lr>"),
+        "no transport": recorded(f"<{place};lr>"),
+        "strict": recorded(f"<{place}>"),
+        "maddr": recorded(f"<{maddr};transport=tls;lr>"),
+        "a name": recorded("<sip:nowhere.example.test;transport=tls;lr>"),
+    }
+
+
+FOREIGN = ["udp", "tcp", "tls", "sips", "no transport", "strict", "maddr", "a name"]
+
+
+def routes_refused(served: Edge) -> int:
+    return sum(line.get("reason") == "foreign_route" for line in served.audit())
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+def test_a_caller_cannot_have_us_connect_to_whom_it_names(served: Edge, ears: PlainEars, form: str) -> None:
+    before = routes_refused(served)
 
     async def scenario() -> None:
         async with served.parties(ANSWER) as p:
-            call, other = await p.established(headers=(recorded,))
-            assert (await other.hang_up()).status == 200
-            assert call.ending is None
-            await assert_handshakes_at_most_and_service(p, ears)
+            call = await p.invite(headers=(foreign_routes(ears)[form],))
+            assert (await call.wait_final()).status == 403
+            assert p.callee.incoming == []
+            await assert_silence_and_service(p, ears)
+
+    run(scenario())
+    served.wait_audit(lambda line: line.get("reason") == "foreign_route" and routes_refused(served) > before)
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+def test_a_callee_cannot_either_and_its_dialog_stays_on_its_connection(
+    served: Edge, ears: PlainEars, form: str
+) -> None:
+    """Here already the ACK would go there."""
+    before = routes_refused(served)
+
+    async def scenario() -> None:
+        async with served.parties(Answering(headers=(foreign_routes(ears)[form],))) as p:
+            call, other = await p.established()
+            assert other.acknowledged == 1
+            assert (await call.hang_up()).status == 200
+            await other.wait_ended()
+            _, bye = await other.wait_received("BYE")
+            assert not [header for header in bye.headers if header.name == "Route"]
+            await assert_silence_and_service(p, ears)
+
+    run(scenario())
+    assert routes_refused(served) > before
+
+
+@pytest.mark.parametrize("side", ["caller", "callee"])
+def test_a_route_that_comes_too_late_does_not_free_a_contact(
+    served: Edge, ears: PlainEars, side: str
+) -> None:
+    """A dialog that began without routes has none, and its target stays on the peer's connection."""
+    place = f"<sip:{LOCALHOST}:{ears.port};transport=tls;lr>"
+
+    async def scenario() -> None:
+        async with served.parties(ANSWER) as p:
+            call, other = await p.established()
+            one, two = (call, other) if side == "caller" else (other, call)
+            one.contact = f"<sips:x@{LOCALHOST}:{ears.port}>"
+            assert (await one.reinvite(direction=Direction.SENDONLY, headers=[recorded(place)])).status == 200
+            one.reoffer = Reoffer(headers=(recorded(place),))
+            assert (await two.reinvite(direction=Direction.SENDONLY)).status == 200
+            assert (await two.hang_up()).status == 200
+            assert (await one.wait_ended()).by_remote
+            await assert_silence_and_service(p, ears)
 
     run(scenario())
 
 
-@pytest.mark.parametrize("transport", [";transport=udp", ";transport=tcp", ""], ids=["udp", "tcp", "none"])
-def test_a_route_that_the_callee_recorded_gets_tls_or_nothing(
-    served: Edge, ears: PlainEars, transport: str
-) -> None:
-    """Here already the ACK goes there."""
-    recorded = Header("Record-Route", f"<sip:{LOCALHOST}:{ears.port}{transport};lr>")
+@pytest.mark.parametrize("scheme", ["sips", "sip"])
+@pytest.mark.parametrize("side", ["caller", "callee"])
+def test_a_route_by_the_peers_own_proxy_is_kept(served: Edge, side: str, scheme: str) -> None:
+    """The positive twin: a host that the configuration has, whatever its port."""
 
     async def scenario() -> None:
-        async with served.parties(Answering(headers=(recorded,))) as p:
-            call = await p.invite()
-            await call.wait_final()
-            other = await p.callee.next_call()
-            assert (await call.hang_up()).status == 200
-            assert other.acknowledged == 0
-            await assert_handshakes_at_most_and_service(p, ears)
+        port = served.made.caller_port if side == "caller" else served.made.callee_port
+        own = recorded(f"<{scheme}:{identity_of(side)}:{port};transport=tls;lr>")
+        answering = Answering(headers=(own,)) if side == "callee" else ANSWER
+        async with served.parties(answering) as p:
+            call, other = await p.established(headers=(own,) if side == "caller" else ())
+            one, two = (call, other) if side == "caller" else (other, call)
+            assert (await two.hang_up()).status == 200
+            await one.wait_ended()
+            _, bye = await one.wait_received("BYE")
+            (route,) = (header.value for header in bye.headers if header.name == "Route")
+            assert f"{identity_of(side)}:{port}" in route
+            await assert_service(p)
 
     run(scenario())
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from b2bua.config import load
+from b2bua.control.client import ask
+from b2bua.control.protocol import Command, Request
 from b2bua.demo.call import Call
 from b2bua.demo.incoming import Answering
 from b2bua.demo.outgoing import Invitation
@@ -25,7 +27,7 @@ from recording.keys.build import build_providers, slot_keys
 from recording.reader import open_recording
 from recording.settings import Layout
 from recording.verify import RecordingState, verify
-from support.edge import Edge, Parties, edge
+from support.edge import Edge, edge
 from support.endpoint import babble, run
 
 RATE_HZ = 8000
@@ -37,7 +39,8 @@ _CHANNELS = {"A": 0, "B": 1}
 def watched(text: str, policy: str) -> str:
     keys = f'no_media_s = {AFTER_S}\non_no_media = "{policy}"\n'
     text = re.sub(r"(\[trunks\.\w+\]\n)", lambda table: table[0] + keys, text)
-    return text.replace("[limits]\n", "[limits]\ndrain_deadline_s = 1\n")
+    text = text.replace("[limits]\n", "[limits]\ndrain_deadline_s = 1\n")
+    return text + '\n[control]\nsocket = "run/control.sock"\n'
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +60,23 @@ def ending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
         assert running.stop() == 0
 
 
-def lines(served: Edge, event: str) -> list[dict[str, Any]]:
-    return [line for line in served.audit() if line["event"] == event]
+async def uid_of(served: Edge) -> str:
+    """Of the only call."""
+    socket = served.directory / "run" / "control.sock"
+    (call,) = (await asyncio.to_thread(ask, socket, Request(command=Command.LIST)))["calls"]
+    return str(call["call_uid"])
 
 
-async def told(served: Edge, event: str, known: int) -> dict[str, Any]:
-    """The first line of the event after the `known` ones."""
-    await asyncio.to_thread(
-        served.wait_audit,
-        lambda line: line["event"] == event and len(lines(served, event)) > known,
-        timeout_s=20,
+def lines(served: Edge, event: str, uid: str) -> list[dict[str, Any]]:
+    """The call's audit lines of one kind."""
+    return [line for line in served.audit() if line["event"] == event and line.get("call_uid") == uid]
+
+
+async def told(served: Edge, event: str, uid: str) -> dict[str, Any]:
+    """The call's first audit line of the kind."""
+    return await asyncio.to_thread(
+        served.wait_audit, lambda line: line["event"] == event and line.get("call_uid") == uid, timeout_s=20
     )
-    return lines(served, event)[known]
 
 
 async def hear(call: Call, seconds: float) -> None:
@@ -115,7 +123,8 @@ def with_another_key(body: bytes) -> bytes:
 
 @pytest.mark.parametrize("silent", ["A", "B"])
 def test_a_side_that_falls_silent_is_reported_and_told_in_the_recording(reporting: Edge, silent: str) -> None:
-    known, before = set(reporting.recordings()), len(lines(reporting, "media_absent"))
+    known = set(reporting.recordings())
+    uids: list[str] = []
 
     async def scenario() -> list[tuple[int, RecordingEvent]]:
         async with reporting.parties(Answering(source=SOURCE)) as p:
@@ -123,7 +132,8 @@ def test_a_side_that_falls_silent_is_reported_and_told_in_the_recording(reportin
             await hear(call, 0.5)
             mute, ear = (call, other) if silent == "A" else (other, call)
             await mute.stream.close()
-            line = await told(reporting, "media_absent", before)
+            uids.append(await uid_of(reporting))
+            line = await told(reporting, "media_absent", uids[0])
             assert (line["leg"], line["policy"]) == (silent, "report")
             assert call.ending is None
             assert (await ear.hang_up()).status == 200
@@ -134,13 +144,14 @@ def test_a_side_that_falls_silent_is_reported_and_told_in_the_recording(reportin
     (gap,) = gaps(events)
     assert gap[0] == _CHANNELS[silent]
     assert AFTER_S <= gap[1] / RATE_HZ < AFTER_S + 3
-    assert len(lines(reporting, "media_absent")) == before + 1
+    assert len(lines(reporting, "media_absent", uids[0])) == 1
     assert "media_absent" in reporting.stderr.read_text()
 
 
 @pytest.mark.parametrize("silent", ["A", "B"])
 def test_packets_that_do_not_authenticate_are_silence(reporting: Edge, silent: str) -> None:
-    known, before = set(reporting.recordings()), len(lines(reporting, "media_absent"))
+    known = set(reporting.recordings())
+    uids: list[str] = []
 
     async def scenario() -> None:
         answering = Answering(source=SOURCE, sdp_hook=with_another_key if silent == "B" else None)
@@ -149,7 +160,8 @@ def test_packets_that_do_not_authenticate_are_silence(reporting: Edge, silent: s
             call = await p.invite(source=SOURCE, **hook)
             await call.wait_answered()
             other = await p.callee.next_call()
-            line = await told(reporting, "media_absent", before)
+            uids.append(await uid_of(reporting))
+            line = await told(reporting, "media_absent", uids[0])
             assert line["leg"] == silent
             loud = call if silent == "A" else other
             assert loud.stream.sent > 50 * AFTER_S, "it did send"
@@ -157,12 +169,13 @@ def test_packets_that_do_not_authenticate_are_silence(reporting: Edge, silent: s
             assert gaps(await events_of(reporting, known))
 
     run(scenario(), limit_s=60)
-    assert len(lines(reporting, "media_absent")) == before + 1
+    assert len(lines(reporting, "media_absent", uids[0])) == 1
 
 
 @pytest.mark.parametrize("direction", [Direction.SENDONLY, Direction.INACTIVE])
 def test_a_call_on_hold_is_not_reported_and_its_hold_is_told(reporting: Edge, direction: Direction) -> None:
-    known, before = set(reporting.recordings()), len(lines(reporting, "media_absent"))
+    known = set(reporting.recordings())
+    uids: list[str] = []
 
     async def scenario() -> list[tuple[int, RecordingEvent]]:
         async with reporting.parties(Answering(source=SOURCE)) as p:
@@ -170,7 +183,7 @@ def test_a_call_on_hold_is_not_reported_and_its_hold_is_told(reporting: Edge, di
             await hear(call, 0.5)
             assert (await call.hold(direction)).status == 200
             await asyncio.sleep(AFTER_S + 2.5)  # nothing may happen, so nothing can be waited for
-            assert len(lines(reporting, "media_absent")) == before
+            uids.append(await uid_of(reporting))
             assert (await call.resume()).status == 200
             await hear(call, AFTER_S + 1.5)
             assert (await call.hang_up()).status == 200
@@ -178,7 +191,8 @@ def test_a_call_on_hold_is_not_reported_and_its_hold_is_told(reporting: Edge, di
             return await events_of(reporting, known)
 
     events = run(scenario(), limit_s=60)
-    assert len(lines(reporting, "media_absent")) == before
+    run(told(reporting, "call_ended", uids[0]))
+    assert not lines(reporting, "media_absent", uids[0])
     found = [(event.event, event.channel) for _, event in events if event.event is not EventKind.ANSWERED]
     assert found == [(EventKind.HOLD, 0), (EventKind.UNHOLD, 0)]
     held, resumed = (
@@ -219,21 +233,22 @@ def test_a_burst_of_lost_packets_is_an_event_if_it_is_long(
 
 
 def test_audio_that_comes_back_is_told_in_full(reporting: Edge) -> None:
-    known, before = set(reporting.recordings()), len(lines(reporting, "media_absent"))
+    known = set(reporting.recordings())
+    uids: list[str] = []
 
     async def scenario() -> list[tuple[int, RecordingEvent]]:
         async with reporting.parties(Answering(source=SOURCE)) as p:
             call, other = await p.established(source=SOURCE)
             await hear(call, 0.5)
-            returned = len(lines(reporting, "media_returned"))
+            uids.append(await uid_of(reporting))
             stream, plan = call.stream, call.stream.plan
             assert plan is not None
             sender = stream._sender
             await stream._pump.call(lambda: setattr(stream, "_sender", None))
-            await told(reporting, "media_absent", before)
+            await told(reporting, "media_absent", uids[0])
             await stream._pump.call(lambda: setattr(stream, "_sender", sender))
             await stream.start(plan)
-            line = await told(reporting, "media_returned", returned)
+            line = await told(reporting, "media_returned", uids[0])
             assert line["leg"] == "A"
             await call.hang_up()
             await other.wait_ended()
@@ -265,32 +280,29 @@ def test_where_the_trunk_says_so_the_call_ends_with_its_reason_and_its_recording
 
 
 def test_a_call_with_audio_is_left_alone(ending: Edge) -> None:
-    async def scenario(p: Parties) -> None:
-        call, other = await p.established(source=SOURCE)
-        await hear(call, AFTER_S + 2)
-        assert call.ending is None
-        assert (await call.hang_up()).status == 200
-        await other.wait_ended()
-
-    async def both() -> None:
-        before = len(lines(ending, "media_absent"))
+    async def scenario() -> str:
         async with ending.parties(Answering(source=SOURCE)) as p:
-            await scenario(p)
-        assert len(lines(ending, "media_absent")) == before
+            call, other = await p.established(source=SOURCE)
+            uid = await uid_of(ending)
+            await hear(call, AFTER_S + 2)
+            assert call.ending is None
+            assert (await call.hang_up()).status == 200
+            await other.wait_ended()
+            await told(ending, "call_ended", uid)
+            return uid
 
-    run(both(), limit_s=60)
+    assert not lines(ending, "media_absent", run(scenario(), limit_s=60))
 
 
 def test_an_emergency_call_is_reported_and_not_ended(ending: Edge) -> None:
-    before = len(lines(ending, "media_absent"))
-
     async def scenario() -> None:
         async with ending.parties(Answering(source=SOURCE)) as p:
             call = await p.caller.invite(p.connection, Invitation(uri=ending.uri(user="112"), source=SOURCE))
             await call.wait_answered()
             other = await p.callee.next_call()
             await call.stream.close()
-            assert (await told(ending, "media_absent", before))["policy"] == "report"
+            line = await told(ending, "media_absent", await uid_of(ending))
+            assert line["policy"] == "report"
             await hear(other, 0)
             assert other.ending is None
             assert (await other.hang_up()).status == 200

@@ -183,7 +183,7 @@ MALFORMED: Final[dict[str, Torture]] = {
     "a Route of nothing": _t(
         lambda: message(extra=f"Route: <sip:;{NUMBER}>,,\r\nRecord-Route: @\r\n"), CLOSED, "400"
     ),
-    "a body of no type": _t(lambda: message("INVITE", body=sdp()), AWAY),
+    "a body of no type": _t(lambda: message("INVITE", body=sdp()), "400"),
     "a type of no body": _t(lambda: message("INVITE", content_type="application/sdp"), AWAY),
     "a type that is none": _t(lambda: message("INVITE", body=sdp(), content_type="application;sdp"), AWAY),
     "a description without an end": _t(lambda: invite(sdp("m=audio 4000 RTP/SAVP")), "488"),

@@ -77,3 +77,17 @@ def test_an_answer_that_was_not_sent_is_not_owed_after_the_next_request(gate: Me
 def test_an_ack_is_owed_nothing(gate: MessageGate) -> None:
     assert ask(gate, STRANGER, "ACK") == 403
     assert not gate.may_send(STRANGER, LIVE)
+
+
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE", "PRACK"])
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n"], ids=["CRLF", "LF"])
+def test_a_body_without_a_content_type_is_refused(gate: MessageGate, method: str, end: bytes) -> None:
+    """pjsip shows no such body; only the message itself tells that there is one."""
+
+    def status(message: bytes) -> int | None:
+        verdict = gate.on_message(OWNER, 0, True, method, 0, False, LIVE, "", b"", message)
+        return None if verdict is None else verdict[0]
+
+    head = method.encode() + b" sip:x SIP/2.0\r\nContent-Length: 3"
+    assert status(head + end + b"v=0") == 400
+    assert status(head + end) is None
