@@ -9,13 +9,15 @@ from pathlib import Path
 from b2bua.posture.report import Level, Row, Safeguard
 from recording.errors import RecordingError
 from recording.keys.build import build_provider
+from recording.keys.errors import NotPermittedError
+from recording.keys.provider import KeyProvider
 from recording.settings import KeySettings, LocalKeySettings
 
 KEK_MAX_AGE = timedelta(days=365)
 """A key-encryption key is renewed yearly. Source: SP 800-57 part 1 rev. 5, section 5.3.6, tables of cryptoperiods."""
 DUE_SOON = timedelta(days=30)
 _BORN = ("rotated_at", "created_at")
-"""What `describe` calls the moments that a key's age counts from, the later one first."""
+"""The moments that a key's age counts from, the later one first."""
 
 
 def ask_key(name: str, settings: KeySettings, claim: str | None) -> Sequence[Row]:
@@ -23,6 +25,7 @@ def ask_key(name: str, settings: KeySettings, claim: str | None) -> Sequence[Row
     provider = build_provider(name, settings)
     facts = provider.describe()
     try:
+        facts |= _born_at(provider)
         provider.health()
     except RecordingError as error:
         problem: str | None = str(error)
@@ -34,6 +37,18 @@ def ask_key(name: str, settings: KeySettings, claim: str | None) -> Sequence[Row
         judge_age(name, facts, settings, now),
         judge_health(name, problem),
     ]
+
+
+def _born_at(provider: KeyProvider) -> dict[str, str]:
+    """When the newest version was made, where whoever keeps the key tells us."""
+    try:
+        versions = provider.lifecycle().versions
+    except NotPermittedError:
+        return {}  # the key may be used and not asked about
+    created_at = versions[-1].created_at
+    if created_at is None:
+        return {}
+    return {"rotated_at" if len(versions) > 1 else "created_at": created_at.isoformat()}
 
 
 def judge_place(name: str, facts: Mapping[str, str], claim: str | None) -> Row:
@@ -84,7 +99,7 @@ def _born(facts: Mapping[str, str], settings: KeySettings) -> tuple[datetime | N
     for word in _BORN:
         if word in facts:
             at = datetime.fromisoformat(facts[word])
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)), f"the provider's description: {word}"
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)), f"what the key's keeper says: {word}"
     if isinstance(settings, LocalKeySettings):
         return _modified_at(settings.kek_path), f"when {settings.kek_path} was written"
     return None, "the provider's description"

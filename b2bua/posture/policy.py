@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
+from typing import assert_never
 
 from b2bua.posture.report import Level, Row, Safeguard
-from b2bua.settings import DEFAULT_SRTP_SUITES, RecordingPolicy, Settings, TrunkSettings
-from recording.settings import AWSKMSKeySettings
+from b2bua.settings import (
+    DEFAULT_SRTP_SUITES,
+    KeyOutagePolicy,
+    RecordingPolicy,
+    Settings,
+    Tenant,
+    TrunkSettings,
+)
+from recording.settings import (
+    AWSKMSKeySettings,
+    LocalKeySettings,
+    PKCS11KeySettings,
+    RSAKeySettings,
+    TLSFloor,
+    VaultTransitKeySettings,
+)
 
 _READ = "the configuration, as the program itself reads it"
 _AEAD = frozenset(DEFAULT_SRTP_SUITES)
@@ -24,9 +40,10 @@ def policy_rows(settings: Settings) -> Sequence[Row]:
     return [
         *(judge_suites(trunk) for trunk in trunks),
         *(judge_recording(trunk) for trunk in trunks),
-        judge_exceptions(),
+        judge_exceptions(settings),
         judge_emergency(settings),
         *judge_tenants(settings),
+        *judge_outages(settings),
         judge_data_keys(settings),
         judge_tokens(),
         *judge_hops(settings),
@@ -60,15 +77,16 @@ def judge_recording(trunk: TrunkSettings) -> Row:
     )
 
 
-def judge_exceptions() -> Row:
-    """The configuration has no key for an older version; the probes of the listeners show it."""
+def judge_exceptions(settings: Settings) -> Row:
+    """Endpoints that somebody allowed to be spoken to in TLS 1.2. Listeners can't be: their probes show it."""
+    exceptions = settings.recording.tls_floor_exceptions
     return Row(
         key="tls.exceptions",
         safeguard=Safeguard.TLS,
         subject="TLS 1.2 exceptions in force",
-        finding="none: this version has no setting for one",
-        evidence="the configuration's keys; the handshakes with each endpoint",
-        level=Level.OK,
+        finding=f"{len(exceptions)}: {', '.join(exceptions)}" if exceptions else "none",
+        evidence=_READ,
+        level=Level.ATTENTION if exceptions else Level.OK,
     )
 
 
@@ -107,6 +125,25 @@ def judge_tenants(settings: Settings) -> Sequence[Row]:
     ]
 
 
+def judge_outages(settings: Settings) -> Sequence[Row]:
+    """What each tenant's calls do while its key service is away and no data key is left."""
+    return [_outage(tenant) for _, tenant in sorted(settings.tenants.items())]
+
+
+def _outage(tenant: Tenant) -> Row:
+    goes_on = tenant.on_key_outage is KeyOutagePolicy.CONNECT_UNRECORDED
+    last = "calls go on unrecorded" if goes_on else "calls that must be recorded are refused"
+    fallback = tenant.fallback_key
+    return Row(
+        key=f"tenants.{tenant.name}.outage",
+        safeguard=Safeguard.INTEGRITY,
+        subject=f"key service of tenant {tenant.name} away",
+        finding=last if fallback is None else f"public key {fallback} wraps; without it {last}",
+        evidence=_READ,
+        level=Level.ATTENTION if goes_on else Level.OK,
+    )
+
+
 def judge_data_keys(settings: Settings) -> Row:
     """One data key for each segment, and how long an unused one is kept."""
     recording = settings.recording
@@ -140,11 +177,31 @@ def judge_hops(settings: Settings) -> Sequence[Row]:
             key=f"tls.keys.{name}",
             safeguard=Safeguard.TLS,
             subject=f"connection to the service of key {name}",
-            finding="TLS 1.3 only, names verified against "
-            + ("the platform's authorities" if key.ca_path is None else str(key.ca_path)),
+            finding=(
+                "TLS 1.3 only" if floor is TLSFloor.TLS_1_3 else "TLS 1.2 by exception, AEAD suites only"
+            )
+            + ", names verified against "
+            + ("the platform's authorities" if ca_path is None else str(ca_path)),
             evidence="the client's own settings; what the service accepts from others is not asked",
-            level=Level.OK,
+            level=Level.OK if floor is TLSFloor.TLS_1_3 else Level.ATTENTION,
         )
-        for name, key in settings.recording.keys.items()
-        if isinstance(key, AWSKMSKeySettings)
+        for name, (floor, ca_path) in _hops(settings).items()
     ]
+
+
+def _hops(settings: Settings) -> dict[str, tuple[TLSFloor, Path | None]]:
+    """TLS floor and trust anchors towards each key service."""
+    found: dict[str, tuple[TLSFloor, Path | None]] = {}
+    for name, key in settings.recording.keys.items():
+        match key:
+            case AWSKMSKeySettings():
+                found[name] = (key.tls_floor, key.ca_path)
+            case VaultTransitKeySettings(server=server):
+                found[name] = (server.tls_floor, server.ca_path)
+            case RSAKeySettings(transit=VaultTransitKeySettings(server=server)):
+                found[name] = (server.tls_floor, server.ca_path)
+            case LocalKeySettings() | PKCS11KeySettings() | RSAKeySettings():
+                pass
+            case _:
+                assert_never(key)
+    return found

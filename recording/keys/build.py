@@ -90,13 +90,19 @@ def build_mover(source: str, target: str, keys: Mapping[str, KeySettings]) -> Sl
 
 
 def _between_others(providers: tuple[KeyProvider, KeyProvider]) -> SlotMover:
-    """Loads boto3 only where a key of AWS is there, whose module has it loaded already."""
+    """Loads boto3 or PKCS#11 only where a key of theirs is there, whose module has it loaded already."""
     if providers[0].slot_provider == SlotProvider.AWS_KMS:
         from recording.keys.aws_kms import AWSKMSProvider  # noqa: PLC0415  # boto3 takes a second to load
 
         source, target = providers
         if isinstance(source, AWSKMSProvider) and isinstance(target, AWSKMSProvider):
             return BetweenKeys(source, target)
+    if providers[0].slot_provider == SlotProvider.PKCS11_AES_KW:
+        from recording.keys.pkcs11 import PKCS11Provider  # noqa: PLC0415  # needed by few
+
+        old, new = providers
+        if isinstance(old, PKCS11Provider) and isinstance(new, PKCS11Provider):
+            return BetweenKeys(old, new)
     raise KeyOperationError(
         f"keys.{providers[0].name}: no service takes a data key from this kind of key to another unseen"
     )

@@ -118,14 +118,19 @@ class PKCS11Provider:
 
     def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
         """Unwrapped and wrapped in the token, as an object whose value the token does not give out."""
+        return self.move(slot, context, to=self)
+
+    def move(self, slot: KeySlot, context: KeyContext, *, to: PKCS11Provider) -> KeySlot:
+        """As `rewrap`, under the newest version of another key of the same token."""
         del context
+        assert to._settings.token == self._settings.token, "both keys are of one token"
         version, wrapped = self._parse(slot)
 
         def move(session: Session) -> KeySlot:
-            newest, kek = self._newest(session)
+            newest, kek = to._newest(session)
             opened = _opened(session, self._version(session, version), wrapped, is_hidden=True)
             try:
-                return self._wrap(newest, kek, opened)
+                return to._wrap(newest, kek, opened)
             finally:
                 opened.destroy()
 
@@ -146,7 +151,7 @@ class PKCS11Provider:
         return {
             "kind": "pkcs11-aes-kw",
             "key_id": self.slot_key_id.decode(),
-            "module": str(self._settings.module_path),
+            "endpoint": f"token {self._settings.token} through {self._settings.module_path}",
             "fit_for_production": "yes",
         }
 

@@ -49,6 +49,7 @@ class RSAPublicKeyProvider:
         """
         self.name = name
         private_path, public_path = settings.private_key_path, settings.public_key_path
+        self._path = private_path or public_path
         self._private = None if private_path is None else read_private_key(private_path)
         if public_path is not None:
             self._public = read_public_key(public_path)
@@ -105,15 +106,17 @@ class RSAPublicKeyProvider:
         return KeyLifecycle(versions=(KeyVersion(number=1, created_at=None),))
 
     def describe(self) -> dict[str, str]:
-        holder = {True: "private key file", False: "public part alone"}[self._private is not None]
+        """A private part in a file is whoever's who can read the file: not what production keeps keys in."""
+        is_in_file = self._private is not None
         told = {
             "kind": "rsa-oaep-sha256",
             "key_id": self.slot_key_id.decode(),
             "bits": str(self._public.key_size),
-            "unwraps_with": holder,
-            "fit_for_production": "yes",
+            "path": str(self._path),
+            "unwraps_with": "private key file" if is_in_file else "public part alone",
+            "fit_for_production": "no" if is_in_file else "yes",
         }
-        if self._private is None and self._transit is not None:
+        if self._transit is not None and not is_in_file:
             told |= self._transit.describe()
         return told
 

@@ -44,12 +44,14 @@ def test_a_writer_needs_the_public_part_alone_and_no_network(
     key = writer.new_key(CONTEXT)
     writer.health()
     assert writer.describe()["unwraps_with"] == "public part alone"
+    assert writer.describe()["fit_for_production"] == "yes"
     for ask in (writer.unwrap, writer.rewrap):
         with pytest.raises(NotPermittedError, match="public part"):
             ask(key.slot, CONTEXT)
     reader = RSAPublicKeyProvider("main", replace(settings, public_key_path=None))
     assert reader.slot_key_id == writer.slot_key_id
     assert reader.unwrap(key.slot, CONTEXT) == key.dek
+    assert reader.describe()["fit_for_production"] == "no"
 
 
 @pytest.mark.parametrize("kind", ["rsa-3072", "rsa-4096"])

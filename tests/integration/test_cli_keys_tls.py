@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import ssl
 import threading
@@ -14,7 +15,11 @@ import pytest
 
 from b2bua.cli.main import main
 from b2bua.metrics import Metrics, MetricsServer
+from recording.keys.administration import build_administration
 from support.configuration import ConfigurationFile, make_configuration
+from support.key_pairs import rsa_files
+from support.openbao import OpenBao, vault_settings
+from support.softhsm import SoftHSM
 from tls.settings import TLSMaterialSettings
 
 
@@ -76,6 +81,49 @@ timeout_s = 0.5
     assert by_name["dev"]["health"] == "answers"
     assert code == 34
     assert f"127.0.0.1:{port}" in err
+
+
+def test_keys_in_transit_and_in_a_token_tell_their_versions(
+    file: ConfigurationFile, capsys: pytest.CaptureFixture[str], openbao: OpenBao, softhsm: SoftHSM
+) -> None:
+    name, directory = f"status-{secrets.token_hex(8)}", file.made.directory
+    openbao.create_key(name, auto_rotate_period="2160h")
+    vault_settings(openbao, name, directory / "keys" / "vault.token")
+    token = softhsm.settings(name)
+    build_administration("token", token).rotate()
+    rsa_files(directory / "keys", "escrow")
+    file.append(f"""
+[keys.vault]
+provider = "vault-transit"
+address = "{openbao.url}"
+key = "{name}"
+token_file = "keys/vault.token"
+ca = "{openbao.files.ca_path}"
+[keys.token]
+provider = "pkcs11-aes-kw"
+module = "{token.module_path}"
+token_label = "{token.token}"
+key = "{name}"
+pin_file = "{token.pin_path}"
+[keys.escrow]
+provider = "rsa-oaep-sha256"
+public_key = "keys/escrow.pub"
+""")
+    code, found, _ = keys(file, capsys, "--request")
+    by_name = {key["name"]: key for key in found}
+    assert code == 0
+    assert all(key["health"] == "a data key was made" for key in found)
+    assert by_name["vault"]["rotates_by_itself"] == "every 90 days"
+    assert (by_name["token"]["versions"], by_name["token"]["rotates_by_itself"]) == ("1", "no")
+    assert by_name["escrow"]["version_created_at"] == "unknown"
+    openbao.seal()
+    try:
+        code, found, err = keys(file, capsys)
+    finally:
+        openbao.unseal()
+    assert code == 34
+    assert "sealed" in err
+    assert {key["name"] for key in found if key["health"] == "answers"} == set(by_name) - {"vault"}
 
 
 def test_the_table_is_for_people(file: ConfigurationFile, capsys: pytest.CaptureFixture[str]) -> None:

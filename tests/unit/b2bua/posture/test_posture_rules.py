@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
+import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +18,27 @@ from b2bua.posture.policy import policy_rows
 from b2bua.posture.process import MachineFacts, ProcessFacts, judge_core, judge_machine, judge_service
 from b2bua.posture.report import Level, Row
 from b2bua.posture.storage import ask_files, ask_index, ask_local_sink, ask_spool, judge_states
-from b2bua.settings import Listener, PostureSettings, RecordingPolicy, Settings, SRTPSuite, Tenant
+from b2bua.settings import (
+    KeyOutagePolicy,
+    Listener,
+    PostureSettings,
+    RecordingPolicy,
+    Settings,
+    SRTPSuite,
+    Tenant,
+)
 from recording.index import IndexState
-from recording.settings import AWSKMSKeySettings, LocalKeySettings
+from recording.settings import (
+    AWSKMSKeySettings,
+    KeySettings,
+    LocalKeySettings,
+    RSAKeySettings,
+    TLSFloor,
+    TransitSettings,
+    VaultTransitKeySettings,
+)
 from support.configuration import make_configuration
+from support.openbao import OpenBao, vault_settings
 from support.recorded import record_call
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -94,7 +113,66 @@ def test_each_key_service_is_a_hop_of_its_own(settings: Settings) -> None:
     assert not [row for row in policy_rows(settings) if row.key.startswith("tls.keys.")]
 
 
+def test_an_exception_from_tls_1_3_needs_attention(settings: Settings) -> None:
+    assert find(policy_rows(settings), "tls.exceptions").finding == "none"
+    older = dataclasses.replace(KMS, tls_floor=TLSFloor.TLS_1_2)
+    recording = dataclasses.replace(settings.recording, keys={"main": older})
+    rows = policy_rows(dataclasses.replace(settings, recording=recording))
+    exceptions, hop = find(rows, "tls.exceptions"), find(rows, "tls.keys.main")
+    assert (exceptions.level, exceptions.finding) == (Level.ATTENTION, "1: keys.main")
+    assert hop.level is Level.ATTENTION
+    assert "TLS 1.2 by exception" in hop.finding
+
+
+def test_a_transit_server_is_a_hop_as_key_and_as_holder_of_a_private_part(settings: Settings) -> None:
+    server = TransitSettings(
+        address="https://vault.example.test", token_path=Path("/t"), ca_path=Path("/ca.pem")
+    )
+    vault = VaultTransitKeySettings(key="recordings", server=server)
+    keys: dict[str, KeySettings] = {
+        "vault": vault,
+        "reader": RSAKeySettings(public_key_path=Path("/p"), transit=vault),
+        "escrow": RSAKeySettings(public_key_path=Path("/p")),
+    }
+    recording = dataclasses.replace(settings.recording, keys=keys)
+    rows = [
+        row
+        for row in policy_rows(dataclasses.replace(settings, recording=recording))
+        if row.key.startswith("tls.keys.")
+    ]
+    assert {row.key for row in rows} == {"tls.keys.vault", "tls.keys.reader"}
+    assert all("/ca.pem" in row.finding and row.level is Level.OK for row in rows)
+
+
+def test_a_tenant_whose_calls_go_on_without_a_key_needs_attention(settings: Settings) -> None:
+    assert find(policy_rows(settings), "tenants.clinic.outage").level is Level.OK
+
+    def row(**changes: Any) -> Row:
+        clinic = dataclasses.replace(settings.tenants["clinic"], **changes)
+        changed = dataclasses.replace(settings, tenants={"clinic": clinic})
+        return find(policy_rows(changed), "tenants.clinic.outage")
+
+    goes_on = row(on_key_outage=KeyOutagePolicy.CONNECT_UNRECORDED)
+    assert (goes_on.level, "unrecorded" in goes_on.finding) == (Level.ATTENTION, True)
+    wraps = row(fallback_key="escrow")
+    assert (wraps.level, "escrow" in wraps.finding) == (Level.OK, True)
+
+
 # --- keys
+
+
+def test_the_age_of_a_transit_key_is_what_the_server_says(openbao: OpenBao, tmp_path: Path) -> None:
+    name = f"posture-{secrets.token_hex(8)}"
+    openbao.create_key(name)
+    key = vault_settings(openbao, name, tmp_path / "token")
+    age = find(ask_key("main", key, None), "keys.main.age")
+    assert (age.level, age.finding.startswith("0 days"), "created_at" in age.evidence) == (
+        Level.OK,
+        True,
+        True,
+    )
+    openbao.rotate_key(name)
+    assert "rotated_at" in find(ask_key("main", key, None), "keys.main.age").evidence
 
 
 def test_a_local_key_is_an_alarm(settings: Settings) -> None:
