@@ -156,6 +156,10 @@ ATTACKS: dict[str, tuple[Callable[[Log], object], set[FindingKind]]] = {
 }
 
 
+BY_CHANCE = {"an older head, and a writer that went on from it": {FindingKind.BROKEN_CHAIN}}
+"""Of two files with one number the one with the smaller random id is read first; it may not be the head's."""
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_each_attack_is_found_and_named(log: Log, name: str) -> None:
     attack, kinds = ATTACKS[name]
@@ -163,7 +167,7 @@ def test_each_attack_is_found_and_named(log: Log, name: str) -> None:
     report = log.verify()
     assert not report.is_whole
     found = {finding.kind for finding in report.findings}
-    assert found == kinds, report.findings
+    assert kinds <= found <= kinds | BY_CHANCE.get(name, set()), report.findings
 
 
 def test_another_key_opens_nothing(log: Log, tmp_path: Path) -> None:
