@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from b2bua.config import load
 from b2bua.journal.chain import ChainedLine
 from b2bua.journal.head import read_head_file
 from b2bua.journal.read import read_files
@@ -13,6 +12,7 @@ from b2bua.journal.verify import LogReport, verify_log
 from b2bua.settings import AuditSettings
 from recording.format.content import RecordingKind
 from recording.keys.build import build_provider, slot_keys
+from recording.settings import LocalKeySettings
 
 
 def read_audit(settings: AuditSettings) -> tuple[LogReport, list[ChainedLine]]:
@@ -33,11 +33,15 @@ def read_audit(settings: AuditSettings) -> tuple[LogReport, list[ChainedLine]]:
 
 
 def sealed_lines(configuration: Path) -> list[dict[str, Any]]:
-    """The lines in order, of a log that must be whole; none where nothing was ever written."""
-    settings = load(configuration).audit
-    assert settings.directory is not None
-    if not settings.directory.exists():
+    """The lines in order, of a log that must be whole and where `b2bua init` puts it; none if none was ever written.
+
+    The configuration itself is not read: a test may have spoiled it.
+    """
+    directory = configuration.parent / "audit"
+    if not directory.exists():
         return []
+    kek = configuration.parent / "keys" / "audit.kek"
+    settings = AuditSettings(directory=directory, key=LocalKeySettings(kek_path=kek))
     report, lines = read_audit(settings)
     assert report.is_whole, report.findings
     return [line.values for line in lines]
