@@ -58,6 +58,7 @@ class AuditEvent(enum.Enum):
     RECORDING_RESUMED = "recording_resumed"
     RECORDING_STORED = "recording_stored"
     UPLOAD_FAILED = "upload_failed"
+    RECORDING_SIGNED = "recording_signed"
     RECORDING_READ = "recording_read"
     EXPORT_SEALED = "export_sealed"
     EXPORT_PLAINTEXT = "export_plaintext"

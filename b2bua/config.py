@@ -241,6 +241,8 @@ def _recording(document: Document) -> RecordingSettings:
         min_free_bytes=table.min_free_bytes,
         index=index_settings(document),
         retention=retention_settings(document),
+        signing_key_path=_optional(document, table.signing_key),
+        verification_key_paths=tuple(document.file(text) for text in table.verification_keys),
         pool=PoolSettings(
             size=table.pool.size, ttl_s=table.pool.ttl_s, refill_per_request=table.pool.refill_per_request
         ),

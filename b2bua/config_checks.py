@@ -189,6 +189,18 @@ def check_environment(document: Document, report: Report) -> None:
             report.add(section.key("provider"), "a local key is for development, production refuses it", cure)
 
 
+def check_signing(document: Document, report: Report) -> None:
+    """Production signs what it records: without, a recording cut in storage looks like one that a crash cut."""
+    section, general = document.recording, document.general
+    if section is None or not section.good("signing_key", "verification_keys"):
+        return
+    if section.value.signing_key is not None or section.value.verification_keys:
+        return
+    if general.good("environment") and general.value.environment is Environment.PRODUCTION:
+        cure = 'make a key (openssl ecparam -genkey -noout -name prime256v1) and add signing_key = "FILE"'
+        report.add(section.key("signing_key"), "production signs its recordings, and no key is named", cure)
+
+
 def check_audit(document: Document, report: Report) -> None:
     """Sealed under a key of its own, or in clear where that is said and allowed."""
     section = document.audit
@@ -346,6 +358,7 @@ ALL_CHECKS = (
     check_addresses,
     check_environment,
     check_audit,
+    check_signing,
     check_regions,
     check_key_parts,
     check_directories,

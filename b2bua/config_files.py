@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from b2bua.config_key_files import check_key_files
 from b2bua.config_lines import KeyPath
 from b2bua.config_shape import TLS, MetricsTable
 from b2bua.settings import Environment
+from recording.keys.errors import KeyConfigurationError
+from recording.signing import PublicKey, SigningKey
 from tls.certificate import Usage
 from tls.errors import MaterialError
 from tls.material import BOTH_USAGES, TLSMaterial, load_material
@@ -31,6 +34,7 @@ def check_files(document: Document, report: Report, now: datetime) -> None:
         if settings is not None:
             _check_material(document, metrics, settings, report, now, frozenset({Usage.SERVER}))
     check_key_files(document, report)
+    _check_signing(document, report)
     audit = document.audit
     if audit is not None and audit.good("plain") and audit.value.plain not in {None, "-"}:
         _check_audit_path(document.file(audit.value.plain or ""), audit.key("plain"), report)
@@ -103,6 +107,26 @@ def _is_development_ca(anchor: x509.Certificate) -> bool:
     """`tls.authority` puts the words into the name of each authority it makes."""
     names = anchor.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return any("development ca" in str(name.value).lower() for name in names)
+
+
+def _check_signing(document: Document, report: Report) -> None:
+    section = document.recording
+    if section is None:
+        return
+    files: list[tuple[KeyPath, Path, Callable[[Path], object]]] = []
+    if section.good("signing_key") and section.value.signing_key is not None:
+        files.append((section.key("signing_key"), document.file(section.value.signing_key), SigningKey.load))
+    if section.good("verification_keys"):
+        files += [
+            ((*section.key("verification_keys"), index), document.file(text), PublicKey.load)
+            for index, text in enumerate(section.value.verification_keys)
+        ]
+    for key, path, load in files:
+        try:
+            load(path)
+        except KeyConfigurationError as error:
+            what, _, cure = str(error).partition("; ")
+            report.add(key, what, cure)
 
 
 def _check_audit_path(path: Path, key: KeyPath, report: Report) -> None:

@@ -239,6 +239,18 @@ class Recording(Table):
         default=_default_of(RecordingSettings, "min_free_bytes"),
         ge=1 << 20,
     )
+    signing_key: PathText | None = _key(
+        "PEM file of mode 0600 with the P-256 key that signs each segment's manifest and the audit log's checkpoints. "
+        "Production requires it.",
+        '"keys/signing.pem"',
+        default=None,
+    )
+    verification_keys: list[PathText] = _key(
+        "PEM files with public keys that manifests are verified by, besides that of `signing_key`: former ones, "
+        "other recorders'.",
+        '["keys/signing-2026.pub"]',
+        default=[],
+    )
     pool: Pool = _key("Table `recording.pool`.", "{ size = 16 }", default=Pool())
 
 

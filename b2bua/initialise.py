@@ -19,6 +19,7 @@ from recording.index.search_key import create_search_key
 from recording.keys.errors import KeyConfigurationError
 from recording.keys.local import create_kek
 from recording.settings import Layout
+from recording.signing import create_signing_key
 from tls.authority import DevelopmentAuthority
 from tls.errors import AuthorityError
 from tls.settings import TLSMaterialSettings
@@ -110,6 +111,7 @@ def initialise(directory: Path, options: InitOptions, *, now: datetime | None = 
         create_kek(directory / "keys" / "dev.kek")
         create_kek(directory / "keys" / "audit.kek")
         create_search_key(directory / "keys" / "index-search.key")
+        create_signing_key(directory / "keys" / "signing.pem")
         _write_new(configuration, _document(ports, options))
     except (AuthorityError, KeyConfigurationError) as error:
         raise InitialisationError(str(error)) from error
@@ -273,6 +275,7 @@ search_key = "keys/index-search.key"    # finds a number without showing it; who
 [recording]
 directory = "recordings"                # ciphertext; so are recordings-spool and the index beside it
 layout = "{layout}"                        # "mixed": one channel; "split": two, caller first
+signing_key = "keys/signing.pem"        # signs what was recorded, so that what is cut off later shows
 
 [keys.dev]                              # a key in a file: development only. Otherwise: provider = "aws-kms"
 provider = "local"

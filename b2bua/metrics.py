@@ -12,6 +12,7 @@ from prometheus_client.exposition import make_wsgi_app
 
 from b2bua.https import HTTPSServer
 from b2bua.settings import MetricsSettings
+from recording.format.manifest import Manifest
 
 OTHER = "other"
 """Stands for every label value beyond the bound, and for one that isn't a label."""
@@ -68,6 +69,7 @@ class Metrics:
         self._recordings = self._gauge("recordings_in_progress", "Segments being written")
         self._finished = self._counter("recordings", "Segments finished", "state")
         self._failed = self._counter("recording_failures", "Recordings that failed", "reason")
+        self._signed = self._counter("manifests_signed", "Manifests of finished segments that were signed")
         self._records = self._counter("records_sealed", "Records sealed")
         self._sealed_bytes = self._counter("sealed_bytes", "Bytes sealed")
         self._lag = self._gauge("recorder_lag_seconds", "Age of the oldest sealed record not yet on disk")
@@ -208,6 +210,11 @@ class Metrics:
     def recording_resumed(self, by: str) -> None:
         """A pause was ended: the same, or "limit" for one that was forgotten."""
         self._resumes.labels(self._label["outcome"](by)).inc()
+
+    def recording_signed(self, *, call_uid: str, manifest: Manifest) -> None:
+        """A segment's manifest was signed."""
+        del call_uid, manifest
+        self._signed.inc()
 
     def records_sealed(self, *, count: int, sealed_bytes: int) -> None:
         """Since the last call."""

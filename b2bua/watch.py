@@ -19,6 +19,7 @@ from b2bua.errors import AuditError
 from b2bua.metrics import Metrics
 from b2bua.settings import RecordingPolicy
 from b2bua.sip.handler import PeerEvent
+from recording.format.manifest import Manifest
 from recording.recorder import UnavailableReason
 
 _log = structlog.get_logger(__name__)
@@ -195,6 +196,17 @@ class Watch:
             file_id=file_id.hex(),
             call_uid=call_uid or None,
             reason=_label(reason),
+        )
+
+    def recording_signed(self, *, call_uid: str, manifest: Manifest) -> None:
+        self._metrics.recording_signed(call_uid=call_uid, manifest=manifest)
+        self._write(
+            AuditEvent.RECORDING_SIGNED,
+            file_id=manifest.file_id.hex(),
+            call_uid=call_uid or None,
+            fingerprint=manifest.sha256.hex(),
+            count=manifest.records,
+            reason=manifest.state.value,
         )
 
     def key_requested(self, *, provider: str, seconds: float, error: str | None) -> None:

@@ -324,6 +324,7 @@ class CallRecording:
                 trunks=(self._meta.trunk_a, self._meta.trunk_b),
             ),
             parties=self._sealed_parties(key),
+            previous=self._file_ids[-1] if number else None,
         )
         self._segment = self._parts.spool.create(
             state,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from recording.format.manifest import Manifest
+
 
 class RecordingObserver(Protocol):
     """Called from the pump, spool, keys and uploader threads.
@@ -14,6 +16,7 @@ class RecordingObserver(Protocol):
     def recording_started(self, *, file_id: bytes, call_uid: str) -> None: ...
     def recording_finished(self, *, file_id: bytes, call_uid: str, state: str, size_bytes: int) -> None: ...
     def recording_failed(self, *, file_id: bytes, call_uid: str, reason: str) -> None: ...
+    def recording_signed(self, *, call_uid: str, manifest: Manifest) -> None: ...
     def records_sealed(self, *, count: int, sealed_bytes: int) -> None: ...
     def spool_lag(self, *, seconds: float, queued_bytes: int) -> None: ...
     def key_requested(self, *, provider: str, seconds: float, error: str | None) -> None: ...
@@ -39,6 +42,9 @@ class SilentObserver:
 
     def recording_failed(self, *, file_id: bytes, call_uid: str, reason: str) -> None:
         del file_id, call_uid, reason
+
+    def recording_signed(self, *, call_uid: str, manifest: Manifest) -> None:
+        del call_uid, manifest
 
     def records_sealed(self, *, count: int, sealed_bytes: int) -> None:
         del count, sealed_bytes

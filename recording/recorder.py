@@ -25,6 +25,7 @@ from recording.spool import Spool
 from recording.spool_recovery import RecoveredFile, RecoveryReport, recover_spool
 from recording.spool_state import OwnerLock, make_spool_directory
 from recording.uploader import Uploader
+from recording.voucher import build_voucher
 
 __all__ = [
     "CallRecording",
@@ -110,7 +111,7 @@ class Recorder:
         """No thread and no file yet.
 
         Raises:
-            KeyConfigurationError: a tenant names a provider that is not there.
+            KeyConfigurationError: a tenant names a provider that is not there; or the signing key cannot be used.
             ValueError: a setting is out of the format's bounds.
         """
         _check_settings(settings)
@@ -122,7 +123,8 @@ class Recorder:
         self._sink = LocalSink(settings.directory)
         self._retrying = RetryingSink(self._sink)
         self._pool = KeyPool(tenants=tenants, providers=providers, settings=settings.pool, observer=observer)
-        self._uploader = Uploader(self._retrying)
+        self._voucher = build_voucher(settings, self._retrying)
+        self._uploader = Uploader(self._retrying, vouch=self._voucher.store)
         self._index: RecordingIndex | None = None
         self._lock: OwnerLock | None = None
         self._spool: Spool | None = None
@@ -145,6 +147,7 @@ class Recorder:
             settings.spool_directory,
             index=self._index,
             sink=self._sink,
+            voucher=self._voucher,
             new_owner=self._lock.owner,
             on_progress=on_progress,
         )
@@ -156,6 +159,7 @@ class Recorder:
             queue_bytes=settings.queue_bytes,
             fsync_interval_ms=settings.fsync_interval_ms,
             min_free_bytes=settings.min_free_bytes,
+            voucher=self._voucher,
         )
         self._spool = spool
         for state, entry in report.waiting:
@@ -319,14 +323,16 @@ def recover(
     `only_owner`: the files of this dead owner alone.
 
     Raises:
-        SpoolError, SinkError, IndexUnavailableError: says what cannot be used.
+        SpoolError, SinkError, IndexUnavailableError, KeyConfigurationError: says what cannot be used.
     """
     index = RecordingIndex(settings.index_place)
+    sink = LocalSink(settings.directory)
     try:
         return recover_spool(
             settings.spool_directory,
             index=index,
-            sink=LocalSink(settings.directory),
+            sink=sink,
+            voucher=build_voucher(settings, sink),
             only_owner=only_owner,
             on_progress=on_progress,
         )

@@ -263,7 +263,8 @@ class RecordingSettings:
     file, which `index.postgresql` replaces. `record_ms`: a record closes after that much audio; `drain_interval_ms`:
     how often the pump empties the rings; `fsync_interval_ms`: group commit. `min_free_bytes`: below it no required call
     is admitted. `max_spool_bytes`: once the spool holds as much that is not in the sink, the same; None:
-    `min_free_bytes` alone bounds it. Nothing is ever deleted that is not stored.
+    `min_free_bytes` alone bounds it. Nothing is ever deleted that is not stored. `signing_key_path`: the P-256 key that
+    signs manifests and checkpoints; `verification_key_paths`: public keys that they are verified by besides its own.
     """
 
     directory: Path
@@ -279,6 +280,8 @@ class RecordingSettings:
     segment_seconds: int = 14400
     queue_bytes: int = 64 * 1024 * 1024
     min_free_bytes: int = 256 * 1024 * 1024
+    signing_key_path: Path | None = None
+    verification_key_paths: tuple[Path, ...] = ()
     max_spool_bytes: int | None = None
     pool: PoolSettings = field(default_factory=PoolSettings)
     index: IndexSettings = field(default_factory=IndexSettings)

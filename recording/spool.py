@@ -31,6 +31,7 @@ from recording.spool_state import (
 )
 from recording.sync_threads import SyncThreads
 from recording.uploader import Stored, Uploader, UploadJob
+from recording.voucher import Voucher
 
 RETRY_INTERVAL_S: Final = 0.05
 SYNC_BATCH: Final = 64  # each holds a second descriptor while it is synced
@@ -85,6 +86,7 @@ class Spool:
         queue_bytes: int,
         fsync_interval_ms: int,
         min_free_bytes: int,
+        voucher: Voucher | None = None,
         disk: Disk | None = None,
     ) -> None:
         """Check the directory and its free space. Raises SpoolError."""
@@ -96,6 +98,7 @@ class Spool:
         self._queue_bytes = queue_bytes
         self._interval_ns = fsync_interval_ms * _NS_PER_MS
         self._min_free_bytes = min_free_bytes
+        self._voucher = voucher
         self._disk = disk or Disk()
         self._changed = threading.Condition()
         self._messages: deque[_Message] = deque()
@@ -417,7 +420,21 @@ class Spool:
             state=state.value,
             size_bytes=segment.size_bytes,
         )
+        self._sign(segment, state)
         self.adopt(segment.state, entry)
+
+    def _sign(self, segment: SpooledSegment, state: IndexState) -> None:
+        if self._voucher is None:
+            return
+        manifest = self._voucher.sign(
+            segment.state,
+            sha256=segment.sha256,
+            size_bytes=segment.size_bytes,
+            records=segment.records,
+            is_complete=state is IndexState.COMPLETE,
+        )
+        if manifest is not None:
+            self._observer.recording_signed(call_uid=segment.state.call_uid, manifest=manifest)
 
     def adopt(self, state: SpoolState, entry: IndexEntry) -> None:
         """Have a finished file uploaded. The spool thread, or before `start` the thread that recovers."""

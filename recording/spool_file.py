@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable
@@ -66,6 +67,7 @@ class SpooledSegment:
         self._head_len = 0
         self._written = 0
         self._failing_since_ns: int | None = None
+        self._digest = hashlib.sha256()
 
     @property
     def file_id(self) -> bytes:
@@ -79,6 +81,11 @@ class SpooledSegment:
     @property
     def size_bytes(self) -> int:
         return self._written
+
+    @property
+    def sha256(self) -> bytes:
+        """Over all that is written, taken while it was."""
+        return self._digest.digest()
 
     @property
     def is_drained(self) -> bool:
@@ -124,6 +131,7 @@ class SpooledSegment:
             self._failing_since_ns = None
             self.is_dirty = True
             self._written += len(data)
+            self._digest.update(data)
             released += len(self._waiting.popleft())
         return released
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from recording.errors import FormatError, TruncatedRecordingError
 from recording.format.header import MAGIC
@@ -21,7 +21,7 @@ from recording.format.slots import parse_area
 from recording.index import IndexEntry, IndexState, RecordingIndex, utc_hour
 from recording.reader import read_head
 from recording.recovery import recover_file
-from recording.sinks.sink import EXTENSION, Sink, SinkError
+from recording.sinks.sink import EXTENSION, ObjectName, Sink, SinkError
 from recording.spool_state import (
     LOCK_EXTENSION,
     STATE_EXTENSION,
@@ -35,6 +35,7 @@ from recording.spool_state import (
     state_path,
     write_state,
 )
+from recording.voucher import Voucher
 
 # Held while files are recovered whose state file is lost, so that two recoveries do not meet on one.
 _ORPHANS: Final = "0" * 32
@@ -66,6 +67,7 @@ def recover_spool(
     *,
     index: RecordingIndex,
     sink: Sink,
+    voucher: Voucher | None = None,
     new_owner: str | None = None,
     only_owner: str | None = None,
     on_progress: Callable[[int, int, RecoveredFile], None] | None = None,
@@ -76,6 +78,7 @@ def recover_spool(
         directory: the spool; a missing one is made and has nothing to recover.
         index: gets an entry for each file.
         sink: where the files go. One that fails leaves its file in the spool.
+        voucher: signs what is recovered, which is read for it, and stores the manifests.
         new_owner: the living owner who takes over the files that could not be stored; None leaves them as they are.
         only_owner: recover this owner's files alone, who is dead like the others; None: everybody's.
         on_progress: called after each file with how many are done, how many there are, and what became of it.
@@ -87,7 +90,9 @@ def recover_spool(
     make_spool_directory(directory)
     try:
         with _dead_files(directory, only_owner) as states:
-            recovery = _Recovery(directory=directory, index=index, sink=sink, new_owner=new_owner)
+            recovery = _Recovery(
+                directory=directory, index=index, sink=sink, voucher=voucher, new_owner=new_owner
+            )
             files = []
             for number, state in enumerate(states, start=1):
                 files.append(recovery.recover(state))
@@ -101,7 +106,16 @@ def recover_spool(
 
 
 class _Recovery:
-    def __init__(self, *, directory: Path, index: RecordingIndex, sink: Sink, new_owner: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        index: RecordingIndex,
+        sink: Sink,
+        voucher: Voucher | None,
+        new_owner: str | None,
+    ) -> None:
+        self._voucher = voucher
         self._directory = directory
         self._index = index
         self._sink = sink
@@ -135,8 +149,12 @@ class _Recovery:
 
     def _store(self, state: SpoolState, entry: IndexEntry, path: Path) -> RecoveredFile:
         name = state.object_name
+        if self._voucher is not None:
+            with path.open("rb") as file:
+                self._sign(self._voucher, state, entry, file)
         try:
             size_bytes = self._sink.put(path, name)
+            self._vouch(name)
         except SinkError as error:
             if self._new_owner is not None:
                 state = replace(state, owner=self._new_owner)
@@ -147,6 +165,13 @@ class _Recovery:
         self._index.put([entry])
         remove_spooled(self._directory, state.file_id)
         return RecoveredFile(entry=entry)
+
+    def _sign(self, voucher: Voucher, state: SpoolState, entry: IndexEntry, file: BinaryIO) -> None:
+        voucher.sign_file(state, file, records=entry.records, is_complete=entry.state is IndexState.COMPLETE)
+
+    def _vouch(self, name: ObjectName) -> None:
+        if self._voucher is not None:
+            self._voucher.store(name)
 
     def _without_records(self, state: SpoolState) -> RecoveredFile:
         entry = state.entry(IndexState.FAILED)
@@ -163,15 +188,18 @@ class _Recovery:
                 return self._without_records(state)
             with self._sink.open(key) as file:
                 head = read_head(file)
+                records = (size_bytes - head.body_offset) // head.core.record_len
+                entry = state.entry(
+                    IndexState.COMPLETE if state.ended == records else IndexState.INCOMPLETE,
+                    records=records,
+                    size_bytes=size_bytes,
+                    object_key=key,
+                )
+                if self._voucher is not None and self._sink.manifest(key) is None:
+                    self._sign(self._voucher, state, entry, file)
+            self._vouch(state.object_name)
         except SinkError as error:
             return RecoveredFile(entry=state.entry(IndexState.RECORDING), problem=str(error))
-        records = (size_bytes - head.body_offset) // head.core.record_len
-        entry = state.entry(
-            IndexState.COMPLETE if state.ended == records else IndexState.INCOMPLETE,
-            records=records,
-            size_bytes=size_bytes,
-            object_key=key,
-        )
         self._index.put([entry])
         remove_spooled(self._directory, state.file_id)
         return RecoveredFile(entry=entry)

@@ -50,6 +50,8 @@ class SpoolFullError(SpoolError):
 class SpoolState:
     """A spooled segment as its state file tells it. `ended`: record count once FINAL is on disk, None before.
 
+    `previous`: the segment before, if there is one.
+
     `owner` names the lock file of the process that writes the segment. `started_hour` is aware UTC, cut to the hour.
     """
 
@@ -69,6 +71,7 @@ class SpoolState:
     parties: SealedParties = NO_PARTIES
     kind: RecordingKind = RecordingKind.AUDIO
     parent: bytes | None = None
+    previous: bytes | None = None
 
     @property
     def object_name(self) -> ObjectName:
@@ -122,6 +125,7 @@ class SpoolState:
             ],
             "kind": self.kind.value,
             "parent": None if self.parent is None else self.parent.hex(),
+            "previous": None if self.previous is None else self.previous.hex(),
         }
         return json.dumps(document).encode()
 
@@ -149,6 +153,7 @@ class SpoolState:
                 parties=_parties(*found.get("parties", (None, None, None))),
                 kind=RecordingKind(found.get("kind", RecordingKind.AUDIO.value)),
                 parent=None if found.get("parent") is None else bytes.fromhex(found["parent"]),
+                previous=None if found.get("previous") is None else bytes.fromhex(found["previous"]),
             )
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise SpoolError("not a spool state file, or cut off") from error

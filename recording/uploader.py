@@ -51,8 +51,16 @@ class Uploader:
     What waits is a name per file in the spool, so the spool's disk bounds it.
     """
 
-    def __init__(self, sink: Sink, *, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        vouch: Callable[[ObjectName], None] | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`vouch` is called for each object once it is stored; it may raise SinkError, and is then called again."""
         self._sink = sink
+        self._vouch = vouch
         self._jitter = jitter
         self._changed = threading.Condition()
         self._waiting: list[_Waiting] = []
@@ -112,6 +120,8 @@ class Uploader:
         while (waiting := self._next()) is not None:
             try:
                 size_bytes = self._sink.put(waiting.job.path, waiting.job.name)
+                if self._vouch is not None:
+                    self._vouch(waiting.job.name)
             except SinkError as error:
                 self._failed(waiting, error)
                 continue

@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 from b2bua import config
 from b2bua.audit import AuditEvent, AuditLine, AuditLog
 from b2bua.cli.access import Access
+from b2bua.cli.standing import manifest_beside
 from b2bua.errors import CommandError
 from b2bua.settings import Settings
 from recording.chain import Opener
@@ -25,10 +26,12 @@ from recording.format.suites import SegmentKeys
 from recording.index import IndexEntry, IndexState, RecordingIndex
 from recording.keys.build import build_providers, slot_keys
 from recording.reader import RecordingReader, open_with, read_head, sidecars_beside
+from recording.signing import Verifier
 from recording.sinks.build import build_sink
 from recording.sinks.sink import ObjectMissingError, ObjectName, Sink, sidecars
 from recording.spool_state import segment_path
 from recording.unlock import SlotKey, unlock
+from recording.voucher import Vouching, build_verifier, hash_file, judge
 
 END_WAIT_S: Final = 2.0
 """A call that has ended is in the index as such after one group commit at most (a second by default)."""
@@ -76,6 +79,7 @@ class Archive:
         self._unlocked: dict[bytes, SegmentKeys] = {}
         self._told: set[tuple[bytes, Access]] = set()
         self._sink: Sink | None = None
+        self._verifier: Verifier | None = None
 
     @property
     def index(self) -> RecordingIndex | None:
@@ -209,6 +213,30 @@ class Archive:
                 yield reader
         except OSError as error:
             raise CommandError(f"{self.where(segment)}: {error.strerror}") from error
+
+    def vouching(self, segment: Segment) -> Vouching:
+        """What the segment's manifest says of the file as it is now, which is read whole for it. No key is needed.
+
+        Raises:
+            CommandError: the file can't be read. SinkError: the store did not answer.
+            KeyConfigurationError: a key to verify by can't be used.
+        """
+        if self._verifier is None:
+            self._verifier = build_verifier(self.settings.recording)
+        try:
+            file, _ = self._open(segment)
+            with file:
+                sha256, size_bytes = hash_file(file)
+            token = self._manifest(segment)
+        except OSError as error:
+            raise CommandError(f"{self.where(segment)}: {error.strerror}") from error
+        return judge(token, self._verifier, file_id=segment.file_id, sha256=sha256, size_bytes=size_bytes)
+
+    def _manifest(self, segment: Segment) -> bytes | None:
+        if segment.path is not None:
+            return manifest_beside(segment.path)
+        entry = self._fresh(segment).entry
+        return None if entry is None or entry.object_key is None else self.sink.manifest(entry.object_key)
 
     def openers(self, selection: Selection, access: Access) -> list[Opener]:
         """What opens each of the segments, when it is needed and as often as it is."""

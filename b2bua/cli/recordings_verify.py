@@ -21,7 +21,9 @@ from recording.errors import (
     TruncatedRecordingError,
 )
 from recording.index import IndexState
+from recording.signing import Standing
 from recording.verify import RecordingState, Verdict, verify
+from recording.voucher import Vouching
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
@@ -47,6 +49,7 @@ class _Judgement:
     name: str
     where: str | None
     verdict: Verdict | None = None
+    vouching: Vouching | None = None
     error: B2BUAError | RecordingError | None = None
 
     @property
@@ -54,7 +57,8 @@ class _Judgement:
         if self.error is not None:
             return self.error.exit_code
         assert self.verdict is not None
-        return EXIT_CODES[self.verdict.state]
+        is_wrong = self.vouching is not None and self.vouching.standing is Standing.WRONG
+        return CorruptRecordingError.exit_code if is_wrong else EXIT_CODES[self.verdict.state]
 
     @property
     def words(self) -> str:
@@ -62,7 +66,16 @@ class _Judgement:
 
     @property
     def detail(self) -> str:
-        return str(self.error) if self.error is not None else (self.verdict.detail if self.verdict else "")
+        """What the manifest says against the file comes first: it tells a cut in storage from a crash."""
+        if self.error is not None:
+            return str(self.error)
+        wrong = self.vouching if self.vouching and self.vouching.standing is Standing.WRONG else None
+        told = (wrong.detail if wrong else "", self.verdict.detail if self.verdict else "")
+        return "; ".join(each for each in told if each)
+
+    @property
+    def standing(self) -> str | None:
+        return None if self.vouching is None else self.vouching.standing.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +125,15 @@ def run(arguments: argparse.Namespace) -> int:
         output.print_json({"recordings": [_as_json(each) for each in judgements], "wholes": wholes})
     else:
         output.print_table(
-            ["file", "state", "records", "why"],
+            ["file", "state", "manifest", "records", "why"],
             [
-                [each.name, each.words, each.verdict.records if each.verdict else None, each.detail or None]
+                [
+                    each.name,
+                    each.words,
+                    each.standing,
+                    each.verdict.records if each.verdict else None,
+                    each.detail or None,
+                ]
                 for each in judgements
             ],
         )
@@ -158,13 +177,14 @@ def _judge(archive: Archive, selection: Selection, access: Access) -> _Whole:
                     faults += [str(fault) for fault in check.begin(reader)]
                     expected, is_begun = reader.meta.sha256, True
                 verdict = verify(reader, on_data=digest.update)
+            vouching = archive.vouching(segment)
         except (CommandError, RecordingError) as error:
             judgements.append(_Judgement(name=name, where=where, error=error))
             continue
         if is_begun:
             check.end(verdict.end, verdict.final)
         _note(archive, segment, verdict)
-        judgements.append(_Judgement(name=name, where=where, verdict=verdict))
+        judgements.append(_Judgement(name=name, where=where, verdict=verdict, vouching=vouching))
     faults += [str(fault) for fault in check.finish()]
     is_sound = not faults and all(each.exit_code == 0 for each in judgements)
     if is_sound and selection.is_whole and expected is not None and digest.digest() != expected:
@@ -194,6 +214,7 @@ def _as_json(judgement: _Judgement) -> dict[str, object]:
         "records": None if verdict is None else verdict.records,
         "audio_bytes": None if verdict is None else verdict.audio_bytes,
         "data_bytes": None if verdict is None else verdict.data_bytes,
+        "manifest": judgement.standing,
         "detail": judgement.detail or None,
         "exit_code": judgement.exit_code,
     }

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
 from recording.format import limits
+from recording.format.manifest import MANIFEST_MAX
 from recording.format.slots import sidecar_generation
 from recording.sinks.sink import (
     NO_RETENTION,
@@ -33,6 +34,7 @@ from recording.sinks.sink import (
     check_key,
     file_id_of,
     is_key,
+    manifest_key,
     sidecar_key,
 )
 
@@ -120,6 +122,22 @@ class LocalSink:
             except FileNotFoundError as error:
                 raise ObjectMissingError(f"no slots {path.name}") from error
 
+    def put_manifest(self, key: str, data: bytes) -> None:
+        target = self._directory / manifest_key(key)
+        with _translated(target), contextlib.suppress(ObjectConflictError):
+            _make_directories(target.parent, below=self._directory)
+            _write_beside(io.BytesIO(data), target)
+            _sync_directory(target.parent)
+
+    def manifest(self, key: str) -> bytes | None:
+        path = self._directory / manifest_key(key)
+        with _translated(path):
+            try:
+                with path.open("rb") as file:
+                    return file.read(MANIFEST_MAX + 1)
+            except FileNotFoundError:
+                return None
+
     def keys(self, prefix: str = "") -> Iterator[str]:
         return self._keys_below(self._directory, "", prefix)
 
@@ -156,6 +174,7 @@ class LocalSink:
                 path.unlink(missing_ok=True)
                 for generation in self.slot_generations(key):  # of no use to anybody without the object
                     (self._directory / sidecar_key(key, generation)).unlink(missing_ok=True)
+                (self._directory / manifest_key(key)).unlink(missing_ok=True)
                 _sync_directory(path.parent)
             if os.path.lexists(path):
                 raise SinkRefusedError(

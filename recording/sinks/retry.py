@@ -70,6 +70,12 @@ class RetryingSink:
     def slots(self, key: str, generation: int) -> bytes:
         return self._repeated(lambda: self._sink.slots(key, generation))
 
+    def put_manifest(self, key: str, data: bytes) -> None:
+        self._repeated(lambda: self._sink.put_manifest(key, data))
+
+    def manifest(self, key: str) -> bytes | None:
+        return self._repeated(lambda: self._sink.manifest(key))
+
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Not repeated: a listing that failed half-way is begun again by who asked."""
         return self._sink.keys(prefix)

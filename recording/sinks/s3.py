@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from recording.format import limits
+from recording.format.manifest import MANIFEST_MAX
 from recording.format.slots import sidecar_generation
 from recording.observer import RecordingObserver, SilentObserver
 from recording.settings import S3SinkSettings, ServerSideEncryption
@@ -43,6 +44,7 @@ from recording.sinks.sink import (
     check_key,
     file_id_of,
     is_key,
+    manifest_key,
     sidecar_key,
 )
 from recording.sinks.upload_state import md5_of, multipart_etag, read_upload, split
@@ -221,6 +223,24 @@ class S3Sink:
 
     def slots(self, key: str, generation: int) -> bytes:
         return self._read(self._sidecar(key, generation))
+
+    def put_manifest(self, key: str, data: bytes) -> None:
+        """As `Sink.put_manifest`: looked for, sent and looked for again."""
+        whole = self._settings.prefix + manifest_key(key)
+        if self._find(whole) is not None:
+            return
+        self._send(whole, data, {})
+        if self._find(whole) is None:
+            raise SinkUnavailableError(
+                f"{whole}: the store took it and does not list it", reason="not_listed"
+            )
+
+    def manifest(self, key: str) -> bytes | None:
+        whole = self._settings.prefix + manifest_key(key)
+        if self._find(whole) is None:
+            return None
+        with open_object(self._client, whole) as file:
+            return file.read(MANIFEST_MAX + 1)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         for whole in self._listed(self._settings.prefix + prefix):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from recording.format.manifest import MANIFEST_SUFFIX
 from recording.format.slots import sidecar_generation
 from recording.settings import S3SinkSettings
 from recording.sinks.s3_client import DENIED, NO_LOCK, S3Client
@@ -161,13 +162,14 @@ class S3Locks:
             return None
 
     def _versions(self, key: str) -> list[tuple[str, str]]:
-        """Key and version id of all there is of an object and its slots, the object's own first."""
+        """Key and version id of all there is of an object, its slots and its manifest, the object's own first."""
         stem = key.removesuffix(EXTENSION) + "."
         file_id = bytes.fromhex(stem[-33:-1])
         found = []
         for whole_key, version_id in self._listed_versions(stem):
             name = whole_key.rpartition("/")[2]
-            if whole_key == key or sidecar_generation(name, file_id=file_id) is not None:
+            is_manifest = name == f"{file_id.hex()}{MANIFEST_SUFFIX}"
+            if whole_key == key or is_manifest or sidecar_generation(name, file_id=file_id) is not None:
                 found.append((whole_key, version_id))
         return sorted(found, key=lambda each: each[0] != key)
 

@@ -23,6 +23,7 @@ from typing import BinaryIO, Final, Protocol
 
 from recording.errors import RecordingError
 from recording.format import limits
+from recording.format.manifest import MANIFEST_SUFFIX
 from recording.format.slots import SIDECAR_SUFFIX
 
 EXTENSION: Final = ".crec"
@@ -175,6 +176,14 @@ def by_object(names: Iterable[str]) -> dict[str, list[int]]:
     return found
 
 
+def manifest_key(key: str) -> str:
+    """Where an object's manifest lies: beside it, `tenant/yyyy/mm/file_id.manifest`.
+
+    Raises ObjectMissingError for what is no object key.
+    """
+    return f"{check_key(key).removesuffix(EXTENSION)}{MANIFEST_SUFFIX}"
+
+
 def file_id_of(key: str) -> bytes:
     """The file id in an object key. Raises ObjectMissingError for what is none."""
     return bytes.fromhex(check_key(key).rpartition("/")[2].removesuffix(EXTENSION))
@@ -270,6 +279,18 @@ class Sink(Protocol):
 
         Raises ObjectMissingError where there is none.
         """
+        ...
+
+    def put_manifest(self, key: str, data: bytes) -> None:
+        """Store the signed manifest of the object at `key`: whole, durable and create-only, as `put_slots` does.
+
+        One that is there already stays, whatever it says: the first was made when the object was. Raises as
+        `put_slots`.
+        """
+        ...
+
+    def manifest(self, key: str) -> bytes | None:
+        """The object's manifest as it was stored, at most one byte more than the longest there can be; None: none."""
         ...
 
     def keys(self, prefix: str = "") -> Iterator[str]:

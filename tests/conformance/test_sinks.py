@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from recording.format import limits
+from recording.format.manifest import MANIFEST_MAX
 from recording.sinks.local import LocalSink
 from recording.sinks.retry import RetryingSink
 from recording.sinks.s3 import S3Sink
@@ -196,6 +197,42 @@ def test_retention_and_holds_keep_an_object_where_the_store_can_lock(sink: Sink,
     with pytest.raises(ObjectLockedError):
         sink.delete(KEY)
     assert sink.size(KEY)
+
+
+def test_a_manifest_lies_beside_an_object_and_the_first_stays(sink: Sink, source: Path) -> None:
+    content = source.read_bytes()
+    assert sink.manifest(KEY) is None
+    sink.put(source, NAME)
+    assert sink.manifest(KEY) is None
+    for data in (b"first", b"first", b"second"):
+        sink.put_manifest(KEY, data)
+        assert sink.manifest(KEY) == b"first"
+    assert read(sink) == content
+    assert sink.slot_generations(KEY) == []
+    assert list(sink.keys()) == [KEY]
+    assert sink.manifest(KEY.replace("46" * 16, "47" * 16)) is None
+
+
+def test_a_manifest_goes_with_its_object(sink: Sink, source: Path) -> None:
+    sink.put(source, NAME)
+    sink.put_manifest(KEY, b"first")
+    sink.delete(KEY)
+    assert sink.manifest(KEY) is None
+
+
+def test_an_endless_manifest_is_not_read_to_its_end(sink: Sink) -> None:
+    sink.put_manifest(KEY, bytes(MANIFEST_MAX + 1000))
+    found = sink.manifest(KEY)
+    assert found is not None
+    assert len(found) == MANIFEST_MAX + 1
+
+
+@pytest.mark.parametrize("key", ["", "../" + KEY, KEY.upper(), f"{KEY}\0", KEY.replace(".crec", ".manifest")])
+def test_no_key_of_a_manifest_leads_out_of_the_store(sink: Sink, key: str) -> None:
+    with pytest.raises(ObjectMissingError):
+        sink.put_manifest(key, b"x")
+    with pytest.raises(ObjectMissingError):
+        sink.manifest(key)
 
 
 def test_slots_lie_beside_an_object_by_generation(sink: Sink, source: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from recording.format import limits
+from recording.format.manifest import MANIFEST_MAX
 from recording.sinks.sink import (
     NO_RETENTION,
     LockMode,
@@ -37,6 +38,7 @@ class MemorySink:
         self.objects: dict[str, bytes] = {}
         self.retentions: dict[str, Retention] = {}
         self.sidecars: dict[tuple[str, int], bytes] = {}
+        self.manifests: dict[str, bytes] = {}
         self.failures: list[SinkError] = []
         self.attempts = 0
         self.gate = threading.Event()
@@ -92,6 +94,15 @@ class MemorySink:
             raise ObjectMissingError(f"no generation {generation} of {key}")
         return self.sidecars[key, generation][: limits.SIDECAR_LEN_MAX + 1]
 
+    def put_manifest(self, key: str, data: bytes) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.manifests.setdefault(check_key(key), data)
+
+    def manifest(self, key: str) -> bytes | None:
+        found = self.manifests.get(check_key(key))
+        return None if found is None else found[: MANIFEST_MAX + 1]
+
     def keys(self, prefix: str = "") -> Iterator[str]:
         return iter(sorted(key for key in self.objects if key.startswith(prefix)))
 
@@ -105,6 +116,7 @@ class MemorySink:
         self.objects.pop(key, None)
         for generation in self.slot_generations(key):
             del self.sidecars[key, generation]
+        self.manifests.pop(key, None)
         self.retentions.pop(key, None)
 
     def retention(self, key: str) -> Retention:

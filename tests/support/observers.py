@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from recording.format.manifest import Manifest
+
 
 class ListeningObserver:
     """Lists of what was told, in the order of telling."""
@@ -13,6 +15,7 @@ class ListeningObserver:
         self.started: list[tuple[bytes, str]] = []
         self.finished: list[tuple[bytes, str, str, int]] = []
         self.failed: list[tuple[bytes, str, str]] = []
+        self.signed: list[tuple[str, Manifest]] = []
         self.sealed_records = 0
         self.sealed_bytes = 0
         self.lags: list[tuple[float, int]] = []
@@ -37,6 +40,10 @@ class ListeningObserver:
     def recording_failed(self, *, file_id: bytes, call_uid: str, reason: str) -> None:
         with self._lock:
             self.failed.append((file_id, call_uid, reason))
+
+    def recording_signed(self, *, call_uid: str, manifest: Manifest) -> None:
+        with self._lock:
+            self.signed.append((call_uid, manifest))
 
     def records_sealed(self, *, count: int, sealed_bytes: int) -> None:
         with self._lock:

@@ -76,6 +76,7 @@ def test_what_init_makes_is_good_and_complete(file: ConfigurationFile) -> None:
         "dev": LocalKeySettings(kek_path=file.made.kek),
         "audit": settings.audit.key,
     }
+    assert settings.recording.signing_key_path == directory / "keys" / "signing.pem"
     assert settings.metrics is not None
     assert settings.metrics.tls == file.made.edge
     assert settings.metrics.client_identities == {"monitor.example.test"}
@@ -189,6 +190,8 @@ def test_without_an_environment_it_is_production(file: ConfigurationFile) -> Non
         "keys.dev.provider",
         "keys.audit.provider",
     }
+    file.replace('signing_key = "keys/signing.pem"', "")
+    assert "recording.signing_key" in {problem.key for problem in file.problems()}
 
 
 @pytest.mark.parametrize("plain", ["audit.jsonl", "-"])

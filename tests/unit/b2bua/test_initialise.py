@@ -30,6 +30,8 @@ def test_makes_private_files_that_belong_together(tmp_path: Path) -> None:
             identity_of(material.certificate_path.stem)
         }
     assert stat.S_IMODE(result.kek.stat().st_mode) == 0o600
+    for name in ("audit.kek", "signing.pem"):
+        assert stat.S_IMODE((result.kek.parent / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(result.configuration.stat().st_mode) == 0o600
     assert len(result.kek.read_bytes()) == 32
 

@@ -19,6 +19,7 @@ from b2bua.settings import AuditSettings, RecordingPolicy
 from b2bua.sip.handler import PeerEvent
 from b2bua.watch import Watch
 from recording.errors import RecordingError
+from recording.format.manifest import Manifest, ManifestState
 from recording.recorder import UnavailableReason
 
 FACTS = CallFacts(call_uid="ab" * 16, trunk_a="pbx", trunk_b="carrier", tenant_handle=bytes(16))
@@ -85,6 +86,27 @@ def test_a_file_that_does_not_leave_the_spool_is_told_once_for_each_reason(told:
         ("upload_failed", "47", "unavailable"),
         ("recording_stored", "46", None),
     ]
+
+
+def test_a_signed_manifest_is_in_the_log_with_its_hash(told: Told) -> None:
+    manifest = Manifest(
+        file_id=b"F" * 16,
+        tenant_handle=b"T" * 16,
+        recording=b"R" * 16,
+        segment=0,
+        previous=None,
+        sha256=b"S" * 32,
+        size_bytes=16432,
+        records=3,
+        state=ManifestState.INCOMPLETE,
+    )
+    (line,) = told(lambda watch: watch.recording_signed(call_uid="ab" * 16, manifest=manifest))
+    assert (line["event"], line["file_id"], line["fingerprint"]) == (
+        "recording_signed",
+        "46" * 16,
+        "53" * 32,
+    )
+    assert (line["reason"], line["count"], line["call_uid"]) == ("incomplete", 3, "ab" * 16)
 
 
 def test_peers(told: Told) -> None:

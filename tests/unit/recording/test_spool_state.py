@@ -81,6 +81,7 @@ def test_a_state_holds_random_ids_and_the_hour_only() -> None:
         "parties",
         "kind",
         "parent",
+        "previous",
     }
     assert json.loads(STATE.build())["started_hour"] == "2026-05-06T07:00:00+00:00"
 
