@@ -22,6 +22,7 @@ from b2bua.audit import AuditLog
 from b2bua.control.server import ControlServer
 from b2bua.engine import Engine
 from b2bua.errors import ReadinessError
+from b2bua.log_file import LogFile
 from b2bua.media.pump import Pump
 from b2bua.metrics import Metrics, MetricsServer
 from b2bua.native import _native
@@ -85,9 +86,9 @@ class Application:
             ReadinessError, EngineError, ControlError, RecordingError, TLSError: it could not come up; nothing is
                 left running.
         """
-        log.set_up(self._settings.log)
-        _prepare_process(self._settings)
         with contextlib.ExitStack() as stack:
+            self._start_log(stack)
+            _prepare_process(self._settings)
             stack.callback(self._audit.close)
             self._audit.start()
             if not self._audit.wait_ready(KEYS_READY_S):
@@ -134,7 +135,7 @@ class Application:
         self._start_control(stack, engine)
         with self._signals(loop, engine, lambda: reload.check(force=True)):
             self._serving = True
-            self._watch.service(started=True)
+            self._watch.service(started=True, configuration_sha256=settings.configuration_sha256)
             on_ready(
                 Ready(
                     sip_address=settings.listener.address,
@@ -191,6 +192,17 @@ class Application:
         server = ControlServer(self._settings.control, submit=engine.operate, observer=self._watch)
         stack.callback(server.stop)
         server.start()
+
+    def _start_log(self, stack: contextlib.ExitStack) -> None:
+        settings = self._settings.log
+        if settings.directory is None:
+            log.set_up(settings)
+            return
+        file = LogFile(settings)
+        self._metrics.follow_log_drops(lambda: file.dropped)
+        stack.callback(file.close)
+        file.start()
+        log.set_up(settings, write_sealed=file.write)
 
     def _is_audited(self) -> bool:
         return self._audit.problem() is None

@@ -90,6 +90,8 @@ class AuditEvent(enum.Enum):
     LINES_LOST = "lines_lost"
     AUDIT_RECOVERED = RECOVERED_EVENT
     AUDIT_READ = "audit_read"
+    AUDIT_EXPORTED = "audit_exported"
+    LOG_READ = "log_read"
     AUDIT_VERIFIED = "audit_verified"
 
 

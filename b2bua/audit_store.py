@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
+import structlog
+
 from b2bua.errors import AuditError, JournalError
 from b2bua.journal.chained import ChainedJournal
+from b2bua.journal.checkpoint import Checkpoint, append_checkpoint
 from b2bua.journal.segment import Recovered
 from b2bua.settings import AuditSettings
 from recording.errors import RecordingError
@@ -18,6 +22,9 @@ from recording.keys.pool import KeyPool, PooledKey, TenantKey
 from recording.keys.provider import KeyContext, KeyProvider
 from recording.observer import RecordingObserver
 from recording.settings import PoolSettings
+from recording.signing import SigningKey
+
+_log = structlog.get_logger(__name__)
 
 _STANDARD_ERROR: Final = 2
 POOL: Final = PoolSettings(size=2, ttl_s=3600, refill_per_request=1)
@@ -121,7 +128,7 @@ class SealedStore:
                 the provider is asked when a key is needed.
 
         Raises:
-            JournalError: the directory can't be used. KeyConfigurationError: the key section can't.
+            JournalError: the directory can't be used. KeyConfigurationError: the key section or signing key can't.
         """
         assert settings.directory is not None
         assert settings.key is not None
@@ -133,6 +140,11 @@ class SealedStore:
             mark=mark,
             segment_seconds=settings.segment_seconds,
         )
+        self._checkpoints = settings.checkpoints_path
+        path = settings.signing_key_path
+        # A command of somebody who may not sign leaves that to the server.
+        self._signing_key = SigningKey.load(path) if path is not None and os.access(path, os.R_OK) else None
+        self._signed_files = 0
         self._pool: KeyPool | None = None
         if pool_observer is not None:
             self._pool = KeyPool(
@@ -149,9 +161,11 @@ class SealedStore:
                 written += self._journal.append(lines[written:])
         except (JournalError, RecordingError) as error:
             raise StoreError(str(error), written=written) from error
+        self._checkpoint()
 
     def idle(self) -> float | None:
         self._journal.tick()
+        self._checkpoint()
         return self._journal.seconds_left()
 
     def problem(self) -> str | None:
@@ -170,6 +184,23 @@ class SealedStore:
         if self._pool is not None:
             self._pool.stop(1.0)
         self._journal.close()
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Sign where the chain stands, once for each file that has ended. Lines do not depend on it."""
+        head = self._journal.last
+        if self._journal.ended == self._signed_files or head is None:
+            return
+        self._signed_files = self._journal.ended
+        if self._signing_key is None or self._checkpoints is None:
+            return
+        checkpoint = Checkpoint(
+            log_id=head.log_id, chain=head.chain, files=head.segments, at=datetime.now(UTC)
+        )
+        try:
+            append_checkpoint(self._checkpoints, checkpoint, self._signing_key)
+        except OSError as error:
+            _log.error("audit_checkpoint_not_written", problem=error.strerror)
 
     def _take_key(self, log_id: bytes) -> PooledKey:
         if self._pool is not None:

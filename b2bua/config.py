@@ -6,7 +6,9 @@ then the files named.
 
 from __future__ import annotations
 
+import hashlib
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,14 +64,15 @@ def load(path: Path, *, now: datetime | None = None) -> Settings:
     Raises:
         ConfigurationError: with every problem found, in the order of the file.
     """
-    document, report = parse(_read(path), path)
+    text = _read(path)
+    document, report = parse(text, path)
     for check in ALL_CHECKS:
         check(document, report)
     check_files(document, report, now if now is not None else datetime.now(UTC))
     check_index_files(document, report)
     if report.problems:
         raise ConfigurationError(report.ordered())
-    return _build(document)
+    return replace(_build(document), configuration_sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
 def _read(path: Path) -> str:
@@ -97,7 +100,6 @@ def _whole_file(path: Path, what: str, cure: str, *, line: int | None = None) ->
 def _build(document: Document) -> Settings:
     """The settings of a document in which no check found a fault."""
     assert document.limits is not None
-    assert document.log is not None
     assert document.posture is not None
     general, limits = document.general.value, document.limits.value
     return Settings(
@@ -119,7 +121,7 @@ def _build(document: Document) -> Settings:
         ),
         metrics=_metrics(document),
         audit=_audit(document),
-        log=LogSettings(level=document.log.value.level, format=document.log.value.format),
+        log=_log(document),
         posture=PostureSettings(
             fips_required=document.posture.value.fips_required,
             claimed_certificates=dict(document.posture.value.claimed_certificates),
@@ -257,12 +259,34 @@ def _audit(document: Document) -> AuditSettings:
         return AuditSettings(path=_optional(document, plain))
     key = document.keys[table.key]
     assert key is not None
+    assert document.recording is not None
+    recording = document.recording.value
+    directory, checkpoints = document.file(table.directory), _optional(document, table.checkpoints)
     return AuditSettings(
-        directory=document.file(table.directory),
+        directory=directory,
         key_name=table.key,
         key=key_settings(key.value, document.file),
         segment_seconds=table.segment_seconds,
         commit_ms=table.commit_ms,
+        signing_key_path=_optional(document, recording.signing_key),
+        checkpoints_path=checkpoints or directory.with_name(f"{directory.name}-checkpoints.jws"),
+    )
+
+
+def _log(document: Document) -> LogSettings:
+    assert document.log is not None
+    table = document.log.value
+    if table.directory is None or table.key is None:
+        return LogSettings(level=table.level, format=table.format)
+    key = document.keys[table.key]
+    assert key is not None
+    return LogSettings(
+        level=table.level,
+        format=table.format,
+        directory=document.file(table.directory),
+        key_name=table.key,
+        key=key_settings(key.value, document.file),
+        segment_seconds=table.segment_seconds,
     )
 
 

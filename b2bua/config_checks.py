@@ -11,7 +11,7 @@ from b2bua.config_document import Document, Report, Section, dotted
 from b2bua.config_index import check_index
 from b2bua.config_keys import AWSKey, LocalKey, RSAKey
 from b2bua.config_lines import KeyPath
-from b2bua.config_shape import AuditTable, TenantTable, TrunkTable
+from b2bua.config_shape import AuditTable, LogTable, TenantTable, TrunkTable
 from b2bua.config_values import KMS_KEY, HostPort, PortRange
 from b2bua.settings import Environment
 
@@ -210,18 +210,36 @@ def check_audit(document: Document, report: Report) -> None:
     if table.plain is not None:
         _check_plain_audit(document, section, report)
         return
+    _check_sealed(document, section, report, "audit")
+
+
+def check_log(document: Document, report: Report) -> None:
+    """The log file, where one is named, is sealed under a key that opens no recording."""
+    section = document.log
+    if section is None or not section.good("directory", "key"):
+        return
+    if section.value.directory is not None or section.value.key is not None:
+        _check_sealed(document, section, report, "log")
+    audit = document.audit
+    is_both = section.value.directory is not None and audit is not None and audit.good("directory")
+    if is_both and audit is not None and section.value.directory == audit.value.directory:
+        report.add(section.key("directory"), "it is audit.directory too", "give each a place of its own")
+
+
+def _check_sealed(
+    document: Document, section: Section[AuditTable] | Section[LogTable], report: Report, example: str
+) -> None:
+    table = section.value
     for name in ("directory", "key"):
         if getattr(table, name) is None:
-            report.add(section.key(name), "the key is missing", f'add it, like {name} = "audit"')
+            report.add(section.key(name), "the key is missing", f'add it, like {name} = "{example}"')
     if table.key is None:
         return
     _check_name(report, section.key("key"), "keys", table.key, document.keys)
     users = [name for name, tenant in document.tenants.items() if tenant.value.key == table.key]
     if users:
-        what = (
-            f"tenant {users[0]} uses the key {table.key}, so whoever reads its recordings reads the audit log"
-        )
-        report.add(section.key("key"), what, "add a [keys.NAME] table for the audit log alone")
+        what = f"tenant {users[0]} uses the key {table.key}, so whoever reads its recordings reads the {example} too"
+        report.add(section.key("key"), what, f"add a [keys.NAME] table for the {example} alone")
 
 
 def _check_plain_audit(document: Document, section: Section[AuditTable], report: Report) -> None:
@@ -358,6 +376,7 @@ ALL_CHECKS = (
     check_addresses,
     check_environment,
     check_audit,
+    check_log,
     check_signing,
     check_regions,
     check_key_parts,

@@ -21,6 +21,7 @@ from b2bua.settings import (
     Limits,
     LogFormat,
     LogLevel,
+    LogSettings,
     MediaSettings,
     NoMediaPolicy,
     RecordingPolicy,
@@ -439,6 +440,12 @@ class AuditTable(Table):
         ge=0,
         le=5000,
     )
+    checkpoints: PathText | None = _key(
+        "File for signed heads of the log's chain, one for each file that ends; `recording.signing_key` signs them. "
+        "Keep it, or a copy, where who may write `directory` may not. Default: beside it, with `-checkpoints.jws`.",
+        '"/mnt/other/audit-checkpoints.jws"',
+        default=None,
+    )
     plain: PathText | None = _key(
         "Development only, instead of `directory` and `key`: a file for lines in clear, or `-` for standard error.",
         '"audit.jsonl"',
@@ -456,10 +463,25 @@ class ControlTable(Table):
 
 
 class LogTable(Table):
-    """Events of the process on standard error; numbers, URIs and keys never appear."""
+    """Events of the process on standard error, and in a sealed file if one is named; no numbers, URIs or keys."""
 
     level: LevelValue = _key("`debug`, `info`, `warning` or `error`.", '"info"', default=LogLevel.INFO)
     format: FormatValue = _key("`text` or `json`.", '"text"', default=LogFormat.TEXT)
+    directory: PathText | None = _key(
+        "Directory of a sealed log file, of its own; `b2bua log show` reads it. Never in clear.",
+        '"log"',
+        default=None,
+    )
+    key: str | None = _key(
+        "Name of a `[keys.NAME]` table that no tenant uses, for the sealed log file.", '"log"', default=None
+    )
+    segment_seconds: int = _key(
+        "Length after which the log file goes on in a new one with a new data key.",
+        "3600",
+        default=_default_of(LogSettings, "segment_seconds"),
+        ge=10,
+        le=14400,
+    )
 
 
 class PostureTable(Table):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final, TextIO, assert_never
 
 import structlog
@@ -56,12 +56,15 @@ _NUMBER: Final = re.compile(
 """Five digits on, with the separators people write between them (IPv4 addresses go too); or a random id, kept."""
 
 
-def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
+def set_up(
+    settings: LogSettings, stream: TextIO | None = None, *, write_sealed: Callable[[str], None] | None = None
+) -> None:
     """Configure structlog and the standard library's logging, once, before threads start.
 
     Args:
         settings: level and format.
         stream: where to; None: standard error.
+        write_sealed: takes each line, always in JSON, for the sealed log file; it must not wait.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -80,20 +83,24 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,  # it may be set up again, for a command and then as the file says
     )
-    handler = _Handler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                redact,
-                _renderer(settings.format),
-            ],
+    handlers = [(_Handler(stream), settings.format)]
+    if write_sealed is not None:
+        handlers.append((_SealedHandler(write_sealed), LogFormat.JSON))
+    for handler, form in handlers:
+        handler.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=shared,
+                processors=[
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    redact,
+                    _renderer(form),
+                ],
+            )
         )
-    )
+        handler.addFilter(_is_ours_or_warning)
     root = logging.getLogger()
-    root.handlers = [*(other for other in root.handlers if not isinstance(other, _Handler)), handler]
-    handler.addFilter(_is_ours_or_warning)
+    others = [other for other in root.handlers if not isinstance(other, _Handler)]
+    root.handlers = [*others, *(handler for handler, _ in handlers)]
     root.setLevel(level)
 
 
@@ -114,6 +121,17 @@ class _Handler(logging.Handler):
             (self._stream or sys.stderr).write(f"{self.format(record)}\n")
         except OSError:
             self.handleError(record)
+
+
+class _SealedHandler(_Handler):
+    """Hands each line to the sealed log file."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__(None)
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write(self.format(record))
 
 
 def _renderer(form: LogFormat) -> Processor:

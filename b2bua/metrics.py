@@ -95,6 +95,7 @@ class Metrics:
         self._stored_bytes = self._counter("stored_bytes", "Bytes of the segments stored in the sink")
         self._upload_errors = self._counter("upload_failures", "Attempts to store that failed", "reason")
         self._parts = self._gauge("upload_parts_in_flight", "Parts being sent to a remote store")
+        self._log_drops = self._gauge("log_lines_dropped", "Lines that the sealed log file could not take")
         self._audited = self._counter("audit_lines", "Audit lines that are durable")
         self._audit_failures = self._counter("audit_failures", "Attempts to write audit lines that failed")
         self._floors = self._gauge(
@@ -159,6 +160,10 @@ class Metrics:
     def follow_certificate_expiry(self, name: str, epoch: Callable[[], float]) -> None:
         """As `set_certificate_expiry`, asked for at each scrape."""
         self._expiry.labels(self._label["name"](name)).set_function(epoch)
+
+    def follow_log_drops(self, count: Callable[[], int]) -> None:
+        """How many lines the sealed log file could not take, asked for at each scrape."""
+        self._log_drops.set_function(count)
 
     # --- the audit log
 

@@ -259,7 +259,8 @@ class AuditSettings:
 
     With a `directory` they are sealed there under the key that `key_name` names; `key` is that section's settings.
     Without, they go in clear to `path`, None: standard error; production refuses that. `commit_ms`: how long a line may
-    wait for others to be written with it.
+    wait for others to be written with it. Each time a file ends, the chain's head is signed by the key in
+    `signing_key_path` and added to `checkpoints_path`.
     """
 
     directory: Path | None = None
@@ -268,6 +269,8 @@ class AuditSettings:
     segment_seconds: int = 300
     commit_ms: int = 200
     path: Path | None = None
+    signing_key_path: Path | None = None
+    checkpoints_path: Path | None = None
 
     @property
     def kill_loss_bound_ms(self) -> int:
@@ -284,10 +287,17 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """What `b2bua.log.set_up` writes to standard error."""
+    """What `b2bua.log.set_up` writes to standard error; with a `directory` a serving process seals it there too.
+
+    `key_name` names the key section of that file; `key` is that section's settings.
+    """
 
     level: LogLevel = LogLevel.INFO
     format: LogFormat = LogFormat.TEXT
+    directory: Path | None = None
+    key_name: str | None = None
+    key: KeySettings | None = None
+    segment_seconds: int = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,3 +332,4 @@ class Settings:
     posture: PostureSettings = field(default_factory=PostureSettings)
     control: ControlSettings | None = None
     emergency_numbers: frozenset[str] = frozenset()
+    configuration_sha256: str | None = None

@@ -241,10 +241,10 @@ class Watch:
 
     # -- process ----------------------------------------------------------------
 
-    def service(self, *, started: bool) -> None:
-        """The process serves, or does no longer."""
+    def service(self, *, started: bool, configuration_sha256: str | None = None) -> None:
+        """The process serves, under the configuration with this digest, or does no longer."""
         event = AuditEvent.SERVICE_STARTED if started else AuditEvent.SERVICE_STOPPED
-        self._write(event)
+        self._write(event, fingerprint=configuration_sha256)
 
     def certificate_reloaded(self, *, fingerprint: str, taken: bool) -> None:
         """New files were taken, or refused; `fingerprint` is of the certificate now in force."""

@@ -13,14 +13,16 @@ from b2bua.cli import output
 from b2bua.cli.parser import configuration_path
 from b2bua.errors import AuditFindingsError, CommandError
 from b2bua.journal.chain import ChainedLine
+from b2bua.journal.checkpoint import Checkpoints, read_checkpoints
 from b2bua.journal.head import read_head_file
 from b2bua.journal.read import read_files
 from b2bua.journal.segment import segment_names
-from b2bua.journal.verify import Finding, LogReport, verify_log
+from b2bua.journal.verify import Finding, FindingKind, LogReport, verify_log
 from b2bua.settings import Settings
 from recording.format.content import RecordingKind
 from recording.keys.build import build_provider, slot_keys
 from recording.unlock import SlotKey
+from recording.voucher import build_verifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +32,15 @@ class SealedAudit:
     settings: Settings
     directory: Path
     is_copy: bool
+    checkpoints: Path | None
 
-    def note(self, event: AuditEvent, *, reason: str) -> None:
+    def note(self, event: AuditEvent, *, reason: str, fingerprint: str | None = None) -> None:
         """A durable line in the log itself that says it is read. Not in a copy.
 
         Raises:
             AuditError: it can't be written, so nothing is read; or the reason has not the form of one.
         """
-        line = AuditLine(event=event, reason=reason)
+        line = AuditLine(event=event, reason=reason, fingerprint=fingerprint)
         if self.is_copy:
             return
         log = AuditLog(self.settings.audit)
@@ -54,16 +57,26 @@ class SealedAudit:
         Raises:
             JournalError: the directory can't be read. RecordingError: the key provider did not answer.
         """
+        kept = self._checkpoints()
         with output.progress_bar() as progress:
             head = read_head_file(self.directory)
             total = len(segment_names(self.directory))
             files = read_files(self.directory, keys=self._keys(), kind=RecordingKind.AUDIT)
-            return verify_log(
+            report = verify_log(
                 progress.track(files, total=total, description=doing),
                 head=head,
                 head_after=lambda: read_head_file(self.directory),
+                anchors=kept.anchors,
                 on_line=on_line,
             )
+        report.findings += [Finding(kind=FindingKind.BAD_CHECKPOINT, what=what) for what in kept.problems]
+        return report
+
+    def _checkpoints(self) -> Checkpoints:
+        """Read before the head: what they vouch for is there by then."""
+        if self.checkpoints is None:
+            return Checkpoints()
+        return read_checkpoints(self.checkpoints, build_verifier(self.settings.recording))
 
     def _keys(self) -> list[SlotKey]:
         audit = self.settings.audit
@@ -73,9 +86,12 @@ class SealedAudit:
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
-    """`--directory`: another place than the configured one."""
+    """`--directory` and `--checkpoints`: other places than the configured ones."""
     parser.add_argument(
         "--directory", metavar="DIR", type=Path, help="a copy of the log; nothing is written to it"
+    )
+    parser.add_argument(
+        "--checkpoints", metavar="FILE", type=Path, help="signed heads of the log that were kept elsewhere"
     )
 
 
@@ -107,4 +123,12 @@ def open_audit(arguments: argparse.Namespace) -> SealedAudit:
     directory = settings.audit.directory if copy is None else copy
     if not directory.is_dir():
         raise CommandError(f"{directory}: there is no audit log; one is made by the first line")
-    return SealedAudit(settings=settings, directory=directory, is_copy=copy is not None)
+    kept: Path | None = arguments.checkpoints
+    if kept is not None and not kept.is_file():
+        raise CommandError(f"{kept}: there are no checkpoints")
+    return SealedAudit(
+        settings=settings,
+        directory=directory,
+        is_copy=copy is not None,
+        checkpoints=kept if kept is not None or copy is not None else settings.audit.checkpoints_path,
+    )

@@ -69,9 +69,9 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         help="why, as one word: it goes into the log (incident-review)",
     )
     parser.add_argument(
-        "--since", metavar="TIME", type=_time, help="from then on, RFC 3339; UTC where no zone is given"
+        "--since", metavar="TIME", type=parse_time, help="from then on, RFC 3339; UTC where no zone is given"
     )
-    parser.add_argument("--until", metavar="TIME", type=_time, help="before then")
+    parser.add_argument("--until", metavar="TIME", type=parse_time, help="before then")
     parser.add_argument(
         "--event",
         dest="events",
@@ -125,7 +125,7 @@ def _row(values: Mapping[str, Any]) -> list[object]:
     return [values["seq"], values["at"], values["event"], about]
 
 
-def _time(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """An RFC 3339 time or date; without a zone it is UTC."""
     try:
         value = datetime.fromisoformat(text)

@@ -23,6 +23,7 @@ def register(subparsers: Subparsers) -> None:
         summary="Find every line of the audit log that was cut, changed, moved or taken out, and every file.",
         example="""
             b2bua audit verify -c lab/b2bua.toml
+            b2bua audit verify -c lab/b2bua.toml --checkpoints /mnt/other/audit-checkpoints.jws
             b2bua audit verify -c lab/b2bua.toml --directory copy-of-audit --json
         """,
         run=run,
@@ -41,7 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
         output.print_json(_as_json(report))
     else:
         state = "whole" if report.is_whole else f"{len(report.findings)} findings"
-        output.print_line(f"{audit.directory}: {state}; {report.lines} lines in {report.files} files")
+        output.print_line(
+            f"{audit.directory}: {state}; {report.lines} lines in {report.files} files, "
+            f"{report.checkpoints} signed checkpoints"
+        )
         for crash in report.crashes:
             output.print_line(f"{crash.file}: its writer died; line {crash.marked_by} says so")
     return print_findings(report)
@@ -53,6 +57,7 @@ def _as_json(report: LogReport) -> dict[str, object]:
         "files": report.files,
         "lines": report.lines,
         "head": None if report.head is None else report.head.as_json(),
+        "checkpoints": report.checkpoints,
         "crashes": [{"file": crash.file, "marked_by": crash.marked_by} for crash in report.crashes],
         "findings": [
             {

@@ -27,6 +27,7 @@ COMMANDS = (
     "keys",
     "tls",
     "audit",
+    "log",
     "posture",
 )
 """Each is the module of that name in this package."""

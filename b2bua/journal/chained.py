@@ -110,6 +110,8 @@ class ChainedJournal:
         self._pending: _Pending | None = None
         self._marks: list[bytes] = []
         self._is_recovered = False
+        self.ended = 0  # files of this process that have their end
+        self.last: Head | None = None  # where the chain stood after the last lines of this process
 
     @property
     def has_segment(self) -> bool:
@@ -269,6 +271,7 @@ class ChainedJournal:
             raise
         self._pending = None
         segment.chain = pending.after
+        self.last = replace(claimed, claim=None)
         done = replace(claimed, generation=claimed.generation + 1, claim=None)
         with contextlib.suppress(OSError):  # the claim stays, and the file's size proves it
             self._head_file.write(done, sync=False)
@@ -350,6 +353,8 @@ class ChainedJournal:
             with contextlib.suppress(OSError):
                 file.cut_back(size)
             self._leave(segment)
+        else:
+            self.ended += 1
         self._segment = None
 
     def _give_up(self, segment: _Segment) -> None:

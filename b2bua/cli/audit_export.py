@@ -1,0 +1,125 @@
+"""`b2bua audit export`: lines of the audit log as JSON lines, sealed to who collects them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from b2bua.audit import AuditEvent
+from b2bua.cli import output
+from b2bua.cli.audit_reading import SealedAudit, add_directory, open_audit, print_findings
+from b2bua.cli.audit_show import Filter, add_selection, selection
+from b2bua.cli.parser import add_command, add_configuration, add_json
+from b2bua.errors import CommandError
+from b2bua.journal.chain import ChainedLine
+from b2bua.journal.verify import LogReport
+from recording.cms import CMSSealer, Recipient, RecipientError, parse_recipient
+
+if TYPE_CHECKING:
+    from b2bua.cli.parser import Subparsers
+
+_CERTIFICATE_MAX = 1 << 16
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "export",
+        summary="Write lines of the audit log as JSON lines that only the recipient can read (CMS).",
+        example="""
+            b2bua audit export -c lab/b2bua.toml --recipient siem.pem --reason siem -o audit.p7m
+            openssl cms -decrypt -inform DER -in audit.p7m -recip siem.pem -inkey siem.key
+        """,
+        run=run,
+    )
+    add_configuration(parser)
+    parser.add_argument(
+        "--recipient",
+        dest="recipients",
+        metavar="CERT",
+        type=Path,
+        action="append",
+        required=True,
+        help="certificate of who may read it (PEM); may be given several times",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, required=True, help="made with mode 0600; must not exist"
+    )
+    add_selection(parser)
+    add_directory(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export what was asked for, in bounded memory. What is wrong with the log is told too, and makes the exit code."""
+    wanted = selection(arguments)
+    recipients = [_recipient(path) for path in arguments.recipients]
+    destination: Path = arguments.output
+    if os.path.lexists(destination):
+        raise CommandError(f"{destination} exists and is not replaced; name another file")
+    audit = open_audit(arguments)
+    audit.note(AuditEvent.AUDIT_EXPORTED, reason=arguments.reason, fingerprint=recipients[0].fingerprint)
+    try:
+        with _new_file(destination) as file:
+            count, report = _export(audit, wanted, recipients, file)
+    except OSError as error:
+        raise CommandError(f"{destination}: {error.strerror}; name a file that can be written") from error
+    if arguments.json:
+        output.print_json({"path": str(destination.absolute()), "lines": count, "whole": report.is_whole})
+    else:
+        output.print_line(f"{destination}: {count} lines, sealed to {len(recipients)} recipients")
+    return print_findings(report)
+
+
+def _export(
+    audit: SealedAudit, wanted: Filter, recipients: list[Recipient], file: BinaryIO
+) -> tuple[int, LogReport]:
+    sealer = CMSSealer(recipients)
+    count = 0
+
+    def take(line: ChainedLine) -> None:
+        nonlocal count
+        if wanted.takes(line.values):
+            count += 1
+            text = {"seq": line.sequence, **line.values, "hash": line.hash.hex()}
+            file.write(sealer.update(json.dumps(text, separators=(",", ":")).encode() + b"\n"))
+
+    file.write(sealer.begin())
+    report = audit.read(take, doing="exporting")
+    file.write(sealer.finish())
+    return count, report
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file of mode 0600 that gets its name when it is whole. Raises OSError."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        os.link(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _recipient(path: Path) -> Recipient:
+    try:
+        with path.open("rb") as file:
+            pem = file.read(_CERTIFICATE_MAX)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}; name a certificate") from error
+    try:
+        return parse_recipient(pem, now=datetime.now(UTC))
+    except RecipientError as error:
+        raise RecipientError(f"{path}: {error}") from error
