@@ -24,7 +24,7 @@ ANSWER_MAX_BYTES: Final = 64 * 1024  # the longest real answer, a wrapped key in
 _VERSIONS: Final = {TLSFloor.TLS_1_2: ssl.TLSVersion.TLSv1_2, TLSFloor.TLS_1_3: ssl.TLSVersion.TLSv1_3}
 # Where TLS 1.2 is spoken by exception: forward secrecy and AEAD only. Source: RFC 9325 section 4.2.
 _SUITES_1_2: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
-_CONNECTIONS: Final = 4
+_CONNECTIONS: Final = 8
 _READ_BYTES: Final = 8192
 
 

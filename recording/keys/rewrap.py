@@ -31,7 +31,7 @@ from recording.sinks.sink import (
     sidecars,
 )
 
-CONCURRENCY: Final = 4
+CONCURRENCY: Final = 8
 """Requests at once: as many connections as a provider keeps (recording.keys.https). More make it slower, not faster."""
 _AHEAD: Final = (
     4  # files handed to each worker in advance, so that none waits; bounds what a stop leaves undone

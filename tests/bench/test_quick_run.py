@@ -75,6 +75,13 @@ def test_recordings_were_spooled_in_real_time(report: dict[str, Any]) -> None:
     assert spooling["drain_late_ms"]["median"] < 200
 
 
+def test_data_keys_were_moved_at_a_key_service(report: dict[str, Any]) -> None:
+    rewrapping = report["results"]["rewrapping"]
+    assert rewrapping["plan"]["recordings"] == 50
+    assert rewrapping["rewrap_s"] > 0
+    assert rewrapping["key_service_s"] > 0
+
+
 def test_sealing_and_reading_have_rates(report: dict[str, Any]) -> None:
     sealing = report["results"]["sealing"]
     assert sealing["sealed_mib_per_cpu_second"] > 0

@@ -38,6 +38,7 @@ GOOD: dict[str, Any] = {
         "stored": True,
         "failures": {},
     },
+    "rewrapping": {"cpu_ms_per_rewrap": 2.5},
     "set_up": {"added_ms": 19.99},
     "rate": {"failures": 0, "failures_by_kind": {}},
 }
@@ -45,7 +46,7 @@ GOOD: dict[str, Any] = {
 
 def test_figures_at_their_limits_are_met() -> None:
     assert {target["met"] for target in judge(GOOD)} == {True}
-    assert len(judge(GOOD)) == 8
+    assert len(judge(GOOD)) == 9
     assert faults(GOOD) == []
 
 
@@ -58,6 +59,7 @@ def test_figures_at_their_limits_are_met() -> None:
         ("capacity", "loss_percent", 0.1),
         ("capacity", "memory_mib_per_call", 0.51),
         ("spooling", "cpu_percent_for_1000_calls", 30.01),
+        ("rewrapping", "cpu_ms_per_rewrap", 2.51),
         ("set_up", "added_ms", 20.0),
         ("rate", "failures", 1),
     ],
