@@ -236,7 +236,11 @@ def _check_sealed(
     if table.key is None:
         return
     _check_name(report, section.key("key"), "keys", table.key, document.keys)
-    users = [name for name, tenant in document.tenants.items() if tenant.value.key == table.key]
+    users = [
+        name
+        for name, tenant in document.tenants.items()
+        if table.key in (tenant.value.key, tenant.value.fallback_key)
+    ]
     if users:
         what = f"tenant {users[0]} uses the key {table.key}, so whoever reads its recordings reads the {example} too"
         report.add(section.key("key"), what, f"add a [keys.NAME] table for the {example} alone")

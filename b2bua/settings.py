@@ -198,6 +198,11 @@ class Tenant:
     fallback_key: str | None = None
     on_key_outage: KeyOutagePolicy = KeyOutagePolicy.REJECT
 
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """Every key section that new data keys of the tenant may be under."""
+        return (self.key,) if self.fallback_key is None else (self.key, self.fallback_key)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:

@@ -115,7 +115,7 @@ class Custody:
             KeyInUseError: says who does, and `cure`.
         """
         settings = self.settings
-        users = [f"tenant {tenant.name}" for tenant in settings.tenants.values() if tenant.key == name]
+        users = [f"tenant {tenant.name}" for tenant in settings.tenants.values() if name in tenant.key_names]
         if settings.audit.key_name == name:
             users.append("the audit log")
         if name in (settings.recording.index.key, settings.recording.index.backup_key):

@@ -77,6 +77,7 @@ def _keys_to_destroy(custody: Custody, tenant: Tenant, dependants: Dependants) -
     names = _sections_of(custody, tenant, dependants)
     for name in names:
         _require_of_tenant_alone(custody, tenant, name, what)
+        build_administration(name, custody.key(name))  # one that cannot be destroyed here keeps all of them
     return names
 
 
@@ -107,7 +108,7 @@ def _key_of(entry: IndexEntry) -> tuple[int, str]:
 def _require_of_tenant_alone(custody: Custody, tenant: Tenant, name: str, what: str) -> None:
     settings = custody.settings
     others = sorted(
-        each.name for each in settings.tenants.values() if each.key == name and each.name != tenant.name
+        each.name for each in settings.tenants.values() if name in each.key_names and each.name != tenant.name
     )
     if others:
         raise KeyInUseError(

@@ -105,7 +105,7 @@ def _key(
     request: bool,
     now: datetime,
 ) -> _Key:
-    tenants = sorted(tenant.name for tenant in settings.tenants.values() if tenant.key == name)
+    tenants = sorted(tenant.name for tenant in settings.tenants.values() if name in tenant.key_names)
     facts: dict[str, object] = {"name": name, "tenants": ", ".join(tenants) or None}
     began = time.monotonic_ns()
     unknown = KeyAge(kind=KeyKind.KEY_ENCRYPTION, name=f"keys.{name}", action=_action(name, key))

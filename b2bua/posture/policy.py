@@ -109,7 +109,8 @@ def judge_tenants(settings: Settings) -> Sequence[Row]:
     """A key of its own for each tenant, so that one can be revoked without the others."""
     by_key: dict[str, list[str]] = defaultdict(list)
     for tenant in settings.tenants.values():
-        by_key[tenant.key].append(tenant.name)
+        for key in tenant.key_names:
+            by_key[key].append(tenant.name)
     return [
         Row(
             key=f"tenants.{key}",

@@ -25,6 +25,7 @@ from recording.settings import LocalKeySettings
 from recording.sinks.local import LocalSink
 from support.audited import sealed_lines
 from support.configuration import ConfigurationFile, make_configuration
+from support.key_pairs import rsa_files
 from support.recorded import RecordedCall, record_call
 
 IN_USE, REFUSED, OVERDUE, NOT_CONFIRMED = 113, 114, 85, 86
@@ -352,6 +353,32 @@ def test_a_key_that_others_need_is_not_destroyed(lab: Lab) -> None:
     assert "ward" in lab.err
     assert (lab.keys / "dev.kek").exists()
     assert lab.run("keys", "shred", "none", "--yes", *REASON) == 77
+
+
+def test_a_key_that_cannot_be_destroyed_here_keeps_the_others_too(lab: Lab) -> None:
+    """Else a tenant would be half shredded: what a public key wrapped would still open where the private part is."""
+    rsa_files(lab.keys, "escrow")
+    lab.file.append('[keys.escrow]\nprovider = "rsa-oaep-sha256"\npublic_key = "keys/escrow.pub"')
+    lab.record(1)
+    lab.file.replace('key = "dev"', 'key = "escrow"')
+    lab.record(1)
+    lab.file.replace('key = "escrow"', 'key = "dev"')
+    assert lab.run("keys", "shred", "clinic", "--yes", *REASON) == REFUSED
+    assert "private part" in lab.err
+    assert (lab.keys / "dev.kek").exists()
+    assert lab.audit("key_destruction_started") == []
+
+
+def test_a_fallback_key_is_in_use_by_its_tenant(lab: Lab) -> None:
+    rsa_files(lab.keys, "escrow")
+    lab.file.append('[keys.escrow]\nprovider = "rsa-oaep-sha256"\npublic_key = "keys/escrow.pub"')
+    lab.file.replace('key = "dev"', 'key = "dev"\nfallback_key = "escrow"')
+    lab.record(1)
+    assert lab.run("keys", "retire", "escrow", "--to", "next", *REASON) == IN_USE
+    assert "tenant clinic" in lab.err
+    lab.run("keys", "status", "--json")
+    told = {each["name"]: each["tenants"] for each in json.loads(lab.out)["keys"]}
+    assert told["escrow"] == told["dev"] == "clinic"
 
 
 # --- status

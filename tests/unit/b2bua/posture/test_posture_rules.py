@@ -155,6 +155,9 @@ def test_a_tenant_whose_calls_go_on_without_a_key_needs_attention(settings: Sett
     goes_on = row(on_key_outage=KeyOutagePolicy.CONNECT_UNRECORDED)
     assert (goes_on.level, "unrecorded" in goes_on.finding) == (Level.ATTENTION, True)
     wraps = row(fallback_key="escrow")
+    clinic = dataclasses.replace(settings.tenants["clinic"], fallback_key="escrow")
+    rows = policy_rows(dataclasses.replace(settings, tenants={"clinic": clinic}))
+    assert find(rows, "tenants.escrow").finding == "clinic alone"
     assert (wraps.level, "escrow" in wraps.finding) == (Level.OK, True)
 
 
