@@ -23,12 +23,13 @@ from support.endpoint import babble
 from tests.bench.capacity import CapacityPlan, measure_capacity
 from tests.bench.figures import faults, judge
 from tests.bench.process import describe_machine
+from tests.bench.reading import ReadingPlan, measure_reading
 from tests.bench.rewrapping import RewrappingPlan, measure_rewrapping
 from tests.bench.sealing import SealingPlan, measure_sealing
 from tests.bench.signalling import RatePlan, SetUpPlan, measure_rate, measure_set_up
 from tests.bench.spooling import SpoolingPlan, measure_spooling
 
-SECTIONS = ("sealing", "spooling", "rewrapping", "set_up", "rate", "capacity")
+SECTIONS = ("sealing", "reading", "spooling", "rewrapping", "set_up", "rate", "capacity")
 PROGRAMME_S = 12
 
 
@@ -39,16 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
         capacity = CapacityPlan(calls=4, window_s=3, repeats=1, per_second=10, settle_s=1)
         set_up, rate = SetUpPlan(pairs=5), RatePlan(per_second=5, seconds=2, held_s=1)
         sealing, spooling = SealingPlan(recordings=50, seconds=1), SpoolingPlan(recordings=50, seconds=2)
-        rewrapping = RewrappingPlan(recordings=50, repeats=1)
+        rewrapping, reading = RewrappingPlan(recordings=50, repeats=1), ReadingPlan(mebibytes=16)
     else:
         capacity = CapacityPlan(calls=options.calls, window_s=options.window, repeats=options.repeats)
         set_up, rate, sealing, spooling = SetUpPlan(), RatePlan(), SealingPlan(), SpoolingPlan()
-        rewrapping = RewrappingPlan()
+        rewrapping, reading = RewrappingPlan(), ReadingPlan()
     packets = MediaSource.of_pcm(babble(PROGRAMME_S, seed=1)).payloads
     with tempfile.TemporaryDirectory(prefix="sealtrunk-bench-", dir=options.directory) as made:
         directory = Path(made)
         runs: dict[str, Callable[[], dict[str, Any]]] = {
             "sealing": lambda: measure_sealing(sealing, _say),
+            "reading": lambda: measure_reading(reading, directory, _say),
             "spooling": lambda: measure_spooling(spooling, directory / "spooling", _say),
             "rewrapping": lambda: measure_rewrapping(rewrapping, directory / "rewrapping", _say),
             "set_up": lambda: measure_set_up(set_up, packets, directory / "set-up", _say),

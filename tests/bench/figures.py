@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A promise about one number of one section: at most, or below."""
+    """A promise about one number of one section: at most, or below; with `at_least`, no less."""
 
     name: str
     section: str
@@ -17,8 +17,11 @@ class Target:
     limit: float
     unit: str
     or_equal: bool
+    at_least: bool = False
 
     def is_met(self, value: float) -> bool:
+        if self.at_least:
+            return value >= self.limit
         return value <= self.limit if self.or_equal else value < self.limit
 
     def judge(self, value: float) -> dict[str, Any]:
@@ -27,7 +30,7 @@ class Target:
             "name": self.name,
             "value": value,
             "limit": self.limit,
-            "relation": "<=" if self.or_equal else "<",
+            "relation": ">=" if self.at_least else "<=" if self.or_equal else "<",
             "unit": self.unit,
             "met": self.is_met(value),
         }
@@ -47,6 +50,10 @@ TARGETS = (
            unit="%", or_equal=False),
     Target(name="memory for a recorded call", section="capacity", key="memory_mib_per_call", limit=0.5,
            unit="MiB", or_equal=True),
+    Target(name="reading a recording", section="reading", key="read_mb_per_s", limit=500, unit="MB/s of one core",
+           or_equal=True, at_least=True),
+    Target(name="verifying a recording", section="reading", key="verify_mb_per_s", limit=500,
+           unit="MB/s of one core", or_equal=True, at_least=True),
     Target(name="set-up time added", section="set_up", key="added_ms", limit=20.0, unit="ms", or_equal=False),
     Target(name="failures at the call rate", section="rate", key="failures", limit=0, unit="calls", or_equal=True),
 )  # fmt: skip

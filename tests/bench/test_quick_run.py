@@ -82,6 +82,13 @@ def test_data_keys_were_moved_at_a_key_service(report: dict[str, Any]) -> None:
     assert rewrapping["key_service_s"] > 0
 
 
+def test_reading_a_stored_file_has_rates(report: dict[str, Any]) -> None:
+    reading = report["results"]["reading"]
+    assert reading["file_bytes"] > 16 << 20
+    assert reading["read_mb_per_s"] > 0
+    assert reading["verify_mb_per_s"] > 0
+
+
 def test_sealing_and_reading_have_rates(report: dict[str, Any]) -> None:
     sealing = report["results"]["sealing"]
     assert sealing["sealed_mib_per_cpu_second"] > 0

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import struct
 import sys
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ OLD_KEK = b"O" * 32
 FILE_ID, SALT, TENANT = b"F" * 16, b"S" * 32, b"T" * 16
 CHUNK = 4096
 RECORD = CHUNK + 16
-AUDIO, META, EVENT, FINAL = 1, 2, 3, 0x7F
+AUDIO, META, EVENT, DATA, FINAL = 1, 2, 3, 4, 0x7F
 LOCAL_DEV, AWS_KMS = 0x7F, 1
 FIRST = 4096  # offset of record 0
 
@@ -393,6 +394,48 @@ def keys() -> Iterator[Vector]:
     )  # fmt: skip
 
 
+def linked(
+    number: int,
+    ids: list[bytes],
+    text: dict[str, object],
+    body: list[tuple[int, bytes, int]],
+    start: int,
+    end: int,
+) -> bytes:
+    """Segment `number` of several: META with `text`, the records of `body`, FINAL at `end`."""
+    core = core_header(file_id=ids[number], salt=ids[number] * 2, segment_no=number)
+    last = number == len(ids) - 1
+    about = {"v": 1, **text, "segment": number, "previous": ids[number - 1].hex() if number else None}
+    close = json.dumps({"next": None if last else ids[number + 1].hex()}).encode()
+    records = [(META, json.dumps(about).encode(), start), *body]
+    records.append((FINAL, struct.pack(">Q", len(records) + 1) + close, end))
+    sealed = [seal(index, inner(kind, data, at), core=core) for index, (kind, data, at) in enumerate(records)]
+    return head(core) + b"".join(sealed)
+
+
+def series() -> Iterator[Vector]:
+    """A recording of three segments, and a document of two: each file good by itself, and linked to the next."""
+    ids = [bytes([0xA0 + number]) * 16 for number in range(3)]
+    text: dict[str, object] = {
+        "kind": "audio", "recording": "ab" * 16, "rate_hz": 8000, "channels": 1, "layout": "mixed",
+        "sample_format": "s16le", "started_at": "2026-03-01T12:00:00.250Z",
+    }  # fmt: skip
+    pcm = b"".join(struct.pack("<h", frame * 7 % 30011) for frame in range(5000))
+    for number, (start, end) in enumerate(((0, 2040), (2040, 4000), (4000, 5000))):
+        part = [(AUDIO, pcm[2 * start : 2 * end], start)]
+        data = linked(number, ids, text, part, start, end)
+        yield vector(f"segment-{number}", "complete", f"segment {number} of a recording of three", data)
+    document = b"The caller asked for a new appointment. " * 150
+    two = [bytes([0xD0 + number]) * 16 for number in range(2)]
+    text = {
+        "kind": "artefact", "recording": "cd" * 16, "parent": "ab" * 16, "media_type": "text/plain",
+        "sha256": hashlib.sha256(document).hexdigest(), "started_at": "2026-03-02T08:00:00.000Z",
+    }  # fmt: skip
+    for number, (start, end) in enumerate(((0, 4080), (4080, len(document)))):
+        data = linked(number, two, text, [(DATA, document[start:end], start)], start, end)
+        yield vector(f"artefact-{number}", "complete", f"segment {number} of a document of two", data)
+
+
 def collision() -> bytes:
     core = core_header()
     two = [derive(dek, b"body", core) for dek in (DEK, SECOND_DEK)]
@@ -401,7 +444,7 @@ def collision() -> bytes:
 
 
 def vectors() -> list[Vector]:
-    return [*good(), *head_fields(), *records(), *tails(), *keys()]
+    return [*good(), *head_fields(), *records(), *tails(), *keys(), *series()]
 
 
 def main() -> None:

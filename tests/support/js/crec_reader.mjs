@@ -2,6 +2,9 @@
 //
 //   node crec_reader.mjs read FILE DEK-HEX     verdict, META, records as one JSON object
 //   node crec_reader.mjs vectors DIRECTORY     {vector name: verdict} as one JSON object
+//   node crec_reader.mjs whole DEK-HEX FILE... the content of all segments of a recording or an artefact, and what is
+//                                              wrong between them, as one JSON object
+//   node crec_reader.mjs whole-vectors FILE... the same of vectors, each with its own key
 //
 // It is here to show that the page suffices and that two implementations agree; it holds whole files in memory.
 
@@ -214,6 +217,79 @@ function readAll(path, dek) {
   };
 }
 
+const named = (id) => id ?? "none";
+
+// What is wrong between neighbours `last` and `next` of a recording that began with `first`, as the page's table names it.
+function between(first, last, next) {
+  const faults = [];
+  const add = (kind, detail, segment = next.number) => faults.push({ kind, segment, detail });
+  for (const key of ["recording", "kind", "rate_hz", "channels", "sample_format", "sha256", "parent"]) {
+    if (next.meta[key] !== first.meta[key]) add("foreign", key);
+  }
+  if (next.number > last.number + 1) {
+    add("missing", `${last.number + 1} to ${next.number - 1}`, last.number + 1);
+  } else if (next.number <= last.number) add("wrong link", "a number twice");
+  else {
+    if (named(next.meta.previous) !== last.id) add("wrong link", "previous");
+    if (last.final !== null && named(last.final.next) !== next.id) add("wrong link", "next");
+    if (next.start > last.end) add("hole", next.start - last.end);
+  }
+  if (next.start < last.end) add("overlap", last.end - next.start);
+  return faults;
+}
+
+// Where the authentic part of a segment ends: frames of audio, or bytes of a document.
+function endOf(records, frameBytes) {
+  const last = records[records.length - 1];
+  const size = { [TYPES.AUDIO]: frameBytes, [TYPES.DATA]: 1 }[last.type];
+  return last.position + (size === undefined ? 0 : last.payload.length / size);
+}
+
+function segmentOf({ file, keys }) {
+  const { head, records, state } = read(file, keys);
+  const meta = JSON.parse(records[0].payload.toString("utf8"));
+  const last = records[records.length - 1];
+  return {
+    id: head.fileId.toString("hex"),
+    number: head.segment,
+    meta,
+    state,
+    start: records[0].position,
+    end: endOf(records, 2 * (meta.channels ?? 1)),
+    final: last.type === TYPES.FINAL ? JSON.parse(last.payload.subarray(8).toString("utf8")) : null,
+    content: records.filter(({ type }) => type === TYPES.AUDIO || type === TYPES.DATA),
+  };
+}
+
+// All segments of one recording or artefact, in whatever order the files are given.
+function readWhole(files) {
+  const segments = files.map(segmentOf).sort((one, other) => one.number - other.number);
+  const first = segments[0];
+  const last = segments[segments.length - 1];
+  const faults = [];
+  if (first.number > 0) faults.push({ kind: "missing", segment: 0, detail: `0 to ${first.number - 1}` });
+  else if (first.meta.previous !== null) faults.push({ kind: "wrong link", segment: 0, detail: "previous" });
+  for (let n = 1; n < segments.length; n++) {
+    faults.push(...between(first, segments[n - 1], segments[n]));
+  }
+  if (last.final !== null && last.final.next !== null) {
+    faults.push({ kind: "missing", segment: last.number + 1, detail: last.final.next });
+  }
+  const content = Buffer.concat(segments.flatMap((segment) => segment.content.map(({ payload }) => payload)));
+  const sha256 = createHash("sha256").update(content).digest("hex");
+  const { kind, parent, media_type } = first.meta;
+  return {
+    kind,
+    parent,
+    media_type,
+    states: segments.map(({ state }) => state),
+    faults,
+    sha256,
+    sha256_matches: first.meta.sha256 === undefined ? null : first.meta.sha256 === sha256,
+    content: content.toString("base64"),
+  };
+}
+
 function main([command, ...rest]) {
   let result;
   if (command === "read") {
@@ -226,6 +302,11 @@ function main([command, ...rest]) {
         return [name.slice(0, -".vector".length), verdict(file, keys)];
       }),
     );
+  } else if (command === "whole") {
+    const dek = Buffer.from(rest[0], "hex");
+    result = readWhole(rest.slice(1).map((path) => ({ file: readFileSync(path), keys: { dek } })));
+  } else if (command === "whole-vectors") {
+    result = readWhole(rest.map((path) => parseVector(readFileSync(path))));
   } else {
     throw new Error(`unknown command ${command}`);
   }

@@ -39,6 +39,7 @@ GOOD: dict[str, Any] = {
         "failures": {},
     },
     "rewrapping": {"cpu_ms_per_rewrap": 2.5},
+    "reading": {"read_mb_per_s": 500, "verify_mb_per_s": 500},
     "set_up": {"added_ms": 19.99},
     "rate": {"failures": 0, "failures_by_kind": {}},
 }
@@ -46,7 +47,7 @@ GOOD: dict[str, Any] = {
 
 def test_figures_at_their_limits_are_met() -> None:
     assert {target["met"] for target in judge(GOOD)} == {True}
-    assert len(judge(GOOD)) == 9
+    assert len(judge(GOOD)) == 11
     assert faults(GOOD) == []
 
 
@@ -60,6 +61,8 @@ def test_figures_at_their_limits_are_met() -> None:
         ("capacity", "memory_mib_per_call", 0.51),
         ("spooling", "cpu_percent_for_1000_calls", 30.01),
         ("rewrapping", "cpu_ms_per_rewrap", 2.51),
+        ("reading", "read_mb_per_s", 499.9),
+        ("reading", "verify_mb_per_s", 499.9),
         ("set_up", "added_ms", 20.0),
         ("rate", "failures", 1),
     ],
