@@ -8,7 +8,7 @@ SETUP_RUN := $(PYTHON) packaging/setup_environment.py --for run 1>&2
 SETUP_TEST := $(PYTHON) packaging/setup_environment.py --for test 1>&2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test check lint types imports docs docs-current bench clean
+.PHONY: help setup setup-test demo test check lint types imports docs docs-current bench fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ docs-current: setup-test
 
 bench: setup-test ## measure; prints JSON
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+fuzz: setup-test ## feed every parser of untrusted bytes for ARGS seconds (60) in all
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean: ## remove what was made in the tree; the cache outside it stays
 	rm -rf $(VENV) build *.egg-info demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \

@@ -140,13 +140,13 @@ class SpoolState:
                 file_id=bytes.fromhex(found["file_id"]),
                 owner=_owner(found["owner"]),
                 recording=bytes.fromhex(found["recording"]),
-                segment=int(found["segment"]),
+                segment=_whole(found["segment"], below=1 << 32),
                 call_uid=str(found["call_uid"]),
                 tenant_handle=bytes.fromhex(found["tenant_handle"]),
-                provider=int(found["provider"]),
+                provider=_whole(found["provider"], below=1 << 16),
                 key_id=str(found["key_id"]),
                 started_hour=datetime.fromisoformat(found["started_hour"]),
-                ended=None if found["ended"] is None else int(found["ended"]),
+                ended=None if found["ended"] is None else _whole(found["ended"], below=1 << 63),
                 trunk_a=_optional(str, found.get("trunk_a")),
                 trunk_b=_optional(str, found.get("trunk_b")),
                 retain_until=_optional(datetime.fromisoformat, found.get("retain_until")),
@@ -317,3 +317,10 @@ def _owner(name: object) -> str:
     if not isinstance(name, str) or len(name) != 32 or not set(name) <= set("0123456789abcdef"):
         raise ValueError("an owner is 32 lower-case hex digits")
     return name
+
+
+def _whole(value: object, *, below: int) -> int:
+    """A number as `build` writes it. JSON has infinities and numbers that no file system and no index takes."""
+    if type(value) is not int or not 0 <= value < below:
+        raise ValueError("not a whole number of its range")
+    return value

@@ -15,7 +15,9 @@ from b2bua.errors import CommandError, PostureAlarmError, PostureAttentionError
 from b2bua.posture.html import build_page
 from b2bua.posture.report import Level, Report
 from b2bua.posture.run import make_report
+from b2bua.posture.running import MonitorSettings
 from b2bua.posture.text import head_lines, sections
+from b2bua.settings import Settings
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
@@ -39,6 +41,13 @@ def register(subparsers: Subparsers) -> None:
     add_configuration(parser, positional=True)
     add_json(parser)
     parser.add_argument(
+        "--monitor-certificate",
+        metavar="FILE",
+        type=Path,
+        help="certificate of a client that metrics.clients names: reads the running service's metrics too",
+    )
+    parser.add_argument("--monitor-key", metavar="FILE", type=Path, help="its private key")
+    parser.add_argument(
         "--html", metavar="FILE", type=Path, help="write one self-contained page too (mode 0600)"
     )
 
@@ -46,7 +55,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Probe, print, write, and end with the verdict."""
     settings = config.load(configuration_path(arguments))
-    report = make_report(settings)
+    report = make_report(settings, _monitor(arguments, settings))
     if arguments.html is not None:
         write_page(arguments.html, build_page(report))
     if arguments.json:
@@ -54,6 +63,17 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(report)
     return _end(report)
+
+
+def _monitor(arguments: argparse.Namespace, settings: Settings) -> MonitorSettings | None:
+    certificate, key = arguments.monitor_certificate, arguments.monitor_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise CommandError("--monitor-certificate and --monitor-key go together")
+    if settings.metrics is None:
+        raise CommandError("this configuration has no [metrics] table, so there is nothing to read")
+    return MonitorSettings(certificate_path=certificate, private_key_path=key)
 
 
 def write_page(path: Path, page: str) -> None:

@@ -115,7 +115,7 @@ class HeadFile:
     def read(self) -> Head:
         """The newer slot that is whole. Raises JournalError where neither is."""
         try:
-            found = [slot for at in (0, 1) if (slot := _parse(self._slot(at))) is not None]
+            found = [slot for at in (0, 1) if (slot := parse_slot(self._slot(at))) is not None]
         except OSError as error:
             raise JournalError(f"{self._path}: {error.strerror}") from error
         if not found:
@@ -211,7 +211,8 @@ def _as_json(head: Head) -> dict[str, object]:
     }
 
 
-def _parse(data: bytes) -> Head | None:
+def parse_slot(data: bytes) -> Head | None:
+    """The head that a slot of the file holds; None where the slot is not whole, or of another version."""
     digest, text = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:].rstrip(b"\n")
     if not text or hashlib.sha256(text).hexdigest().encode() != digest:
         return None
@@ -222,16 +223,16 @@ def _parse(data: bytes) -> Head | None:
         claim = found["claim"]
         return Head(
             log_id=bytes.fromhex(found["log"]),
-            generation=int(found["generation"]),
+            generation=_whole(found["generation"]),
             chain=_chain(found["chain"]),
-            segments=int(found["segments"]),
+            segments=_whole(found["segments"]),
             last_file_id=None if found["last"] is None else bytes.fromhex(found["last"]),
             claim=None
             if claim is None
             else Claim(
                 file_id=bytes.fromhex(claim["file"]),
-                size_before=int(claim["before"]),
-                size_after=int(claim["after"]),
+                size_before=_whole(claim["before"]),
+                size_after=_whole(claim["after"]),
                 previous=_chain(claim["previous"]),
             ),
         )
@@ -240,4 +241,11 @@ def _parse(data: bytes) -> Head | None:
 
 
 def _chain(found: dict[str, Any]) -> ChainHead:
-    return ChainHead(sequence=int(found["sequence"]), hash=bytes.fromhex(found["hash"]))
+    return ChainHead(sequence=_whole(found["sequence"]), hash=bytes.fromhex(found["hash"]))
+
+
+def _whole(value: object) -> int:
+    """A number as it is written here; JSON also has infinities."""
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError("not a whole number")
+    return value

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
-from typing import assert_never
 
 from b2bua.posture.report import Level, Row, Safeguard
 from b2bua.settings import (
@@ -16,14 +14,7 @@ from b2bua.settings import (
     Tenant,
     TrunkSettings,
 )
-from recording.settings import (
-    AWSKMSKeySettings,
-    LocalKeySettings,
-    PKCS11KeySettings,
-    RSAKeySettings,
-    TLSFloor,
-    VaultTransitKeySettings,
-)
+from recording.settings import IndexSettings, RetentionSettings
 
 _READ = "the configuration, as the program itself reads it"
 _AEAD = frozenset(DEFAULT_SRTP_SUITES)
@@ -40,13 +31,13 @@ def policy_rows(settings: Settings) -> Sequence[Row]:
     return [
         *(judge_suites(trunk) for trunk in trunks),
         *(judge_recording(trunk) for trunk in trunks),
-        judge_exceptions(settings),
         judge_emergency(settings),
         *judge_tenants(settings),
-        *judge_outages(settings),
+        *(judge_outage(tenant) for tenant in settings.tenants.values()),
+        *(judge_retention(tenant, settings.recording.retention) for tenant in settings.tenants.values()),
+        judge_numbers(settings.recording.index),
         judge_data_keys(settings),
         judge_tokens(),
-        *judge_hops(settings),
     ]
 
 
@@ -74,19 +65,6 @@ def judge_recording(trunk: TrunkSettings) -> Row:
         finding=finding,
         evidence=_READ,
         level=level,
-    )
-
-
-def judge_exceptions(settings: Settings) -> Row:
-    """Endpoints that somebody allowed to be spoken to in TLS 1.2. Listeners can't be: their probes show it."""
-    exceptions = settings.recording.tls_floor_exceptions
-    return Row(
-        key="tls.exceptions",
-        safeguard=Safeguard.TLS,
-        subject="TLS 1.2 exceptions in force",
-        finding=f"{len(exceptions)}: {', '.join(exceptions)}" if exceptions else "none",
-        evidence=_READ,
-        level=Level.ATTENTION if exceptions else Level.OK,
     )
 
 
@@ -126,12 +104,8 @@ def judge_tenants(settings: Settings) -> Sequence[Row]:
     ]
 
 
-def judge_outages(settings: Settings) -> Sequence[Row]:
-    """What each tenant's calls do while its key service is away and no data key is left."""
-    return [_outage(tenant) for _, tenant in sorted(settings.tenants.items())]
-
-
-def _outage(tenant: Tenant) -> Row:
+def judge_outage(tenant: Tenant) -> Row:
+    """What a tenant's calls do while its key service is away and no data key is left."""
     goes_on = tenant.on_key_outage is KeyOutagePolicy.CONNECT_UNRECORDED
     last = "calls go on unrecorded" if goes_on else "calls that must be recorded are refused"
     fallback = tenant.fallback_key
@@ -142,6 +116,38 @@ def _outage(tenant: Tenant) -> Row:
         finding=last if fallback is None else f"public key {fallback} wraps; without it {last}",
         evidence=_READ,
         level=Level.ATTENTION if goes_on else Level.OK,
+    )
+
+
+def judge_retention(tenant: Tenant, retention: RetentionSettings) -> Row:
+    """How long recordings are kept. Without a time nothing ever goes, which is no safe default either."""
+    days = retention.tenants.get(tenant.handle)
+    others = ", ".join(f"{name} {number} days" for name, number in sorted(retention.trunks.items()))
+    return Row(
+        key=f"retention.{tenant.name}",
+        safeguard=Safeguard.INTEGRITY,
+        subject=f"retention of tenant {tenant.name}",
+        finding=("no time is set: kept until somebody sets one" if days is None else f"{days} days")
+        + (f"; on trunk {others}" if others else ""),
+        evidence=_READ,
+        level=Level.ATTENTION if days is None else Level.OK,
+    )
+
+
+def judge_numbers(index: IndexSettings) -> Row:
+    """Numbers in the index: sealed and found by a keyed hash, or not there at all."""
+    return Row(
+        key="index.numbers",
+        safeguard=Safeguard.AT_REST,
+        subject="numbers and names in the index",
+        finding="none is in it, in any form"
+        if index.search_key_path is None
+        else "sealed under "
+        + ("each tenant's key" if index.key is None else f"key {index.key}")
+        + ", found by a keyed "
+        "hash: who holds its key and the index can test guesses",
+        evidence=_READ,
+        level=Level.OK,
     )
 
 
@@ -169,40 +175,3 @@ def judge_tokens() -> Row:
         evidence="the program's own parts",
         level=Level.OK,
     )
-
-
-def judge_hops(settings: Settings) -> Sequence[Row]:
-    """The connections that this process makes to key services."""
-    return [
-        Row(
-            key=f"tls.keys.{name}",
-            safeguard=Safeguard.TLS,
-            subject=f"connection to the service of key {name}",
-            finding=(
-                "TLS 1.3 only" if floor is TLSFloor.TLS_1_3 else "TLS 1.2 by exception, AEAD suites only"
-            )
-            + ", names verified against "
-            + ("the platform's authorities" if ca_path is None else str(ca_path)),
-            evidence="the client's own settings; what the service accepts from others is not asked",
-            level=Level.OK if floor is TLSFloor.TLS_1_3 else Level.ATTENTION,
-        )
-        for name, (floor, ca_path) in _hops(settings).items()
-    ]
-
-
-def _hops(settings: Settings) -> dict[str, tuple[TLSFloor, Path | None]]:
-    """TLS floor and trust anchors towards each key service."""
-    found: dict[str, tuple[TLSFloor, Path | None]] = {}
-    for name, key in settings.recording.keys.items():
-        match key:
-            case AWSKMSKeySettings():
-                found[name] = (key.tls_floor, key.ca_path)
-            case VaultTransitKeySettings(server=server):
-                found[name] = (server.tls_floor, server.ca_path)
-            case RSAKeySettings(transit=VaultTransitKeySettings(server=server)):
-                found[name] = (server.tls_floor, server.ca_path)
-            case LocalKeySettings() | PKCS11KeySettings() | RSAKeySettings():
-                pass
-            case _:
-                assert_never(key)
-    return found

@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 
 from b2bua.posture.audit import ask_audit
 from b2bua.posture.endpoints import ask_endpoint, endpoints_of
+from b2bua.posture.hops import ask_hops
 from b2bua.posture.keys import ask_key
 from b2bua.posture.modules import ask_modules, ask_system_openssl
 from b2bua.posture.policy import policy_rows
 from b2bua.posture.probing import Probe, run_probes
 from b2bua.posture.process import ask_process
 from b2bua.posture.report import Report, Row, Safeguard
-from b2bua.posture.storage import ask_files, ask_index, ask_local_sink, ask_spool
+from b2bua.posture.running import MonitorSettings, ask_running
+from b2bua.posture.sink import ask_sink
+from b2bua.posture.storage import ask_files, ask_index, ask_spool
 from b2bua.settings import Settings
 
 ENDPOINT_LIMIT_S = 45.0
@@ -24,6 +27,7 @@ ENDPOINT_LIMIT_S = 45.0
 KEY_LIMIT_S = 15.0
 MODULES_LIMIT_S = 20.0
 FILES_LIMIT_S = 10.0
+STORE_LIMIT_S = 30.0
 
 CANNOT_KNOW = (
     "Whether a cryptographic module holds a certificate. Numbers shown are claimed by operator, in the configuration.",
@@ -31,15 +35,16 @@ CANNOT_KNOW = (
     "Whether memory was zeroised. Data keys are wiped where they are held, but the interpreter copies.",
     "Whether cloud policies grant what is meant. Those shipped are tested by tables; they are not evaluated by AWS.",
     "Whether the running service was started with this very file. Listener and certificate are compared, no more.",
+    "How many data keys the running service has ready, unless --monitor-certificate lets the report read its metrics.",
     "What lies below: encryption of disks, swap of a hypervisor, who administers the machine and the key service.",
     "What peers do with media and signalling behind their certificate.",
 )
 
 
-def make_report(settings: Settings) -> Report:
-    """Probe everything now. Takes as long as the slowest probe, 45 s at most."""
+def make_report(settings: Settings, monitor: MonitorSettings | None = None) -> Report:
+    """Probe everything now. Takes as long as the slowest probe, 45 s at most. `monitor`: to read metrics with."""
     at, began = datetime.now(UTC), time.monotonic()
-    rows: Sequence[Row] = [*run_probes(probes_of(settings)), *policy_rows(settings)]
+    rows: Sequence[Row] = [*run_probes(probes_of(settings, monitor)), *policy_rows(settings)]
     return Report(
         at=at,
         took_s=time.monotonic() - began,
@@ -51,7 +56,7 @@ def make_report(settings: Settings) -> Report:
     )
 
 
-def probes_of(settings: Settings) -> Sequence[Probe]:
+def probes_of(settings: Settings, monitor: MonitorSettings | None = None) -> Sequence[Probe]:
     """Every probe that this configuration gives reason for."""
     recording = settings.recording
     found = [
@@ -94,7 +99,14 @@ def probes_of(settings: Settings) -> Sequence[Probe]:
             key="sink",
             safeguard=Safeguard.INTEGRITY,
             subject="the store",
-            ask=functools.partial(ask_local_sink, recording),
+            ask=functools.partial(ask_sink, recording),
+            limit_s=STORE_LIMIT_S,
+        ),
+        Probe(
+            key="tls.hops",
+            safeguard=Safeguard.TLS,
+            subject="connections to services",
+            ask=functools.partial(ask_hops, recording),
             limit_s=FILES_LIMIT_S,
         ),
         Probe(
@@ -134,4 +146,14 @@ def probes_of(settings: Settings) -> Sequence[Probe]:
         )
         for name, key in recording.keys.items()
     ]
+    if monitor is not None and settings.metrics is not None:
+        found.append(
+            Probe(
+                key="process.losses",
+                safeguard=Safeguard.INTEGRITY,
+                subject="the running service's metrics",
+                ask=functools.partial(ask_running, settings.metrics, monitor, recording.pool.size),
+                limit_s=KEY_LIMIT_S,
+            )
+        )
     return found

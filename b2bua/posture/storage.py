@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from b2bua.posture.report import Level, Row, Safeguard
 from b2bua.settings import Settings
 from recording.index import IndexState, RecordingIndex
-from recording.settings import LocalKeySettings, RecordingSettings
-from recording.sinks.local import LocalSink
+from recording.settings import (
+    AWSKMSKeySettings,
+    KeySettings,
+    LocalKeySettings,
+    LocalSinkSettings,
+    PKCS11KeySettings,
+    RecordingSettings,
+    RSAKeySettings,
+    VaultTransitKeySettings,
+)
 
 SPOOL_OLD_S = 3600.0
 """A segment that nothing was written to for so long is not under way: it waits for its store, or for recovery."""
@@ -30,15 +40,23 @@ class FileFacts:
     is_key: bool
 
 
-def ask_index(recording: RecordingSettings) -> Sequence[Row]:
-    """The share of segments in each state."""
-    if not recording.index_path.exists():
-        return [judge_states({})]
-    index = RecordingIndex(recording.index_path)
+@contextlib.contextmanager
+def open_index(recording: RecordingSettings) -> Iterator[RecordingIndex | None]:
+    """The index, closed with the block. None where nothing was recorded yet: a report makes no files."""
+    if recording.index.postgresql is None and not recording.index_path.exists():
+        yield None
+        return
+    index = RecordingIndex(recording.index_place)
     try:
-        return [judge_states(index.counts())]
+        yield index
     finally:
         index.close()
+
+
+def ask_index(recording: RecordingSettings) -> Sequence[Row]:
+    """The share of segments in each state."""
+    with open_index(recording) as index:
+        return [judge_states({} if index is None else index.counts())]
 
 
 def judge_states(counts: Mapping[IndexState, int]) -> Row:
@@ -59,7 +77,7 @@ def judge_states(counts: Mapping[IndexState, int]) -> Row:
         safeguard=Safeguard.INTEGRITY,
         subject="segments by state",
         finding=finding,
-        evidence="counted in the index; the files themselves: b2bua recordings verify --all",
+        evidence="counted in the index; the files themselves: b2bua recordings verify --all --reason integrity_check",
         level=level,
     )
 
@@ -92,31 +110,6 @@ def ask_spool(recording: RecordingSettings) -> Sequence[Row]:
     ]
 
 
-def ask_local_sink(recording: RecordingSettings) -> Sequence[Row]:
-    """A local directory has no Object Lock and no server-side encryption to be read back."""
-    if recording.directory.exists():
-        LocalSink(recording.directory).health()
-    return [
-        Row(
-            key="sink.lock",
-            safeguard=Safeguard.INTEGRITY,
-            subject="Object Lock of the store",
-            finding=f"{recording.directory} is a local directory: nothing keeps its owner from deleting",
-            evidence="the kind of the store",
-            level=Level.ATTENTION,
-        ),
-        Row(
-            key="sink.encryption",
-            safeguard=Safeguard.AT_REST,
-            subject="encryption of the store beneath the recordings",
-            finding="a local directory: what lies in it is sealed by this program; whether the disk is encrypted as "
-            "well is not known",
-            evidence="the kind of the store",
-            level=Level.OK,
-        ),
-    ]
-
-
 def private_files(settings: Settings) -> Iterator[tuple[str, Path, bool]]:
     """What must be its owner's alone: name, path, and whether it is key material."""
     recording = settings.recording
@@ -127,13 +120,49 @@ def private_files(settings: Settings) -> Iterator[tuple[str, Path, bool]]:
     ):
         yield "private key of the metrics endpoint", settings.metrics.tls.private_key_path, True
     for name, key in recording.keys.items():
-        if isinstance(key, LocalKeySettings):
-            yield f"key-encryption key {name}", key.kek_path, True
+        yield from _files_of_key(name, key)
+    yield from _files_of_index(recording)
     yield "spool", recording.spool_directory, False
-    yield "recordings", recording.directory, False
-    yield "index", recording.index_path, False
+    if isinstance(recording.sink, LocalSinkSettings):
+        yield "recordings", recording.directory, False
+    elif recording.sink.credentials_path is not None:
+        yield "credentials of the store", recording.sink.credentials_path, True
     if (audit := settings.audit.directory or settings.audit.path) is not None:
         yield "audit log", audit, False
+
+
+def _files_of_key(name: str, key: KeySettings) -> Iterator[tuple[str, Path, bool]]:
+    match key:
+        case LocalKeySettings():
+            yield f"key-encryption key {name}", key.kek_path, True
+        case VaultTransitKeySettings():
+            yield f"token for key {name}", key.server.token_path, True
+        case PKCS11KeySettings():
+            yield f"PIN for key {name}", key.pin_path, True
+        case RSAKeySettings():
+            if key.private_key_path is not None:
+                yield f"private part of key {name}", key.private_key_path, True
+            if key.transit is not None:
+                yield f"token for key {name}", key.transit.server.token_path, True
+        case AWSKMSKeySettings():
+            pass  # credentials come from boto3's own chain
+        case _:
+            assert_never(key)
+
+
+def _files_of_index(recording: RecordingSettings) -> Iterator[tuple[str, Path, bool]]:
+    if recording.index.search_key_path is not None:
+        yield "key for searching by number", recording.index.search_key_path, True
+    shared = recording.index.postgresql
+    if shared is None:
+        yield "index", recording.index_path, False
+        return
+    for what, path in (
+        ("password file of the index", shared.passfile_path),
+        ("private key for the index", shared.private_key_path),
+    ):
+        if path is not None:
+            yield what, path, True
 
 
 def ask_files(settings: Settings) -> Sequence[Row]:

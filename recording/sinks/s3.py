@@ -273,6 +273,15 @@ class S3Sink:
             else settings.server_side_encryption.value,
         }
 
+    def encryption(self, key: str) -> dict[str, str]:
+        """What the store says that it encrypts an object with: `kind`, and `key_id` where it names a key.
+
+        For the posture report; takes the right to read objects. Raises as `open`.
+        """
+        answer = self._client.call("head_object", Key=self._key(key))
+        told = {"kind": answer.get("ServerSideEncryption"), "key_id": answer.get("SSEKMSKeyId")}
+        return {name: value for name, value in told.items() if isinstance(value, str)}
+
     # ---- keeping and deleting --------------------------------------------------------------------------------
 
     def delete(self, key: str) -> None:

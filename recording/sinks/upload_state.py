@@ -65,9 +65,9 @@ class UploadState:
                 bucket=str(found["bucket"]),
                 key=str(found["key"]),
                 upload_id=str(found["upload_id"]),
-                part_bytes=int(found["part_bytes"]),
+                part_bytes=_whole(found["part_bytes"]),
                 parts=tuple(
-                    Part(etag=str(etag), md5=str(md5), size_bytes=int(size))
+                    Part(etag=str(etag), md5=str(md5), size_bytes=_whole(size))
                     for etag, md5, size in found["parts"]
                 ),
             )
@@ -139,3 +139,10 @@ def multipart_etag(md5s: list[str]) -> str:
 
 def _temporary(source: Path) -> Path:
     return upload_path(source).with_suffix(f"{UPLOAD_EXTENSION}.tmp")
+
+
+def _whole(value: object) -> int:
+    """A number as `build` writes it; JSON also has infinities."""
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError("not a size")
+    return value

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import subprocess
 from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from recording.format import limits, record
 from recording.format.content import EventKind, FinalInfo, RecordingEvent, RecordingKind, RecordingMeta
@@ -90,3 +95,35 @@ def test_every_key_of_the_json_is_on_the_page() -> None:
         for attribute in content.__dataclass_fields__:
             if attribute not in {"extra", "count"}:
                 assert f"`{names.get(attribute, attribute)}`" in text
+
+
+def command_of(provider: str) -> str:
+    """The command that the page shows for a provider's slots."""
+    section = PAGE.split("What gives the data key of a slot")[1]
+    (row,) = [line for line in section.splitlines() if line.startswith(f"| {provider} | `openssl")]
+    return row.split("`")[1].replace("\\|", "|")
+
+
+def opened(directory: Path, command: str) -> bytes:
+    done = subprocess.run(["bash", "-c", command], cwd=directory, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_local_slot_opens_with_the_command_on_the_page(tmp_path: Path) -> None:
+    kek = bytes(range(64, 96))
+    (tmp_path / "dev.kek").write_bytes(kek)
+    (tmp_path / "wrapped").write_bytes(aes_key_wrap(kek, DEK))
+    assert opened(tmp_path, command_of("0x7F")) == DEK
+
+
+def test_a_public_key_slot_opens_with_the_command_on_the_page(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(65537, 3072)
+    (tmp_path / "private.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+    (tmp_path / "wrapped").write_bytes(key.public_key().encrypt(DEK, oaep))
+    assert opened(tmp_path, command_of("4")) == DEK

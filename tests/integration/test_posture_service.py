@@ -79,3 +79,35 @@ def test_a_certificate_that_the_service_does_not_show_is_noticed(
     assert row["level"] == "attention"
     assert "another certificate" in row["finding"]
     assert rows["tls.metrics.certificate"]["level"] == "ok"
+
+
+def monitor(served: Edge, name: str = "monitor") -> list[str]:
+    material = served.made.monitor if name == "monitor" else served.made.caller
+    return [
+        "--monitor-certificate",
+        str(material.certificate_path),
+        "--monitor-key",
+        str(material.private_key_path),
+    ]
+
+
+def test_a_monitor_s_certificate_shows_pools_and_losses(served: Edge) -> None:
+    found = json.loads(posture(served, "--json", *monitor(served)).stdout)
+    shown = {row["key"]: row for each in found["safeguards"] for row in each["findings"]}
+    assert shown["pool.clinic"]["level"] == "ok"
+    assert shown["pool.clinic"]["finding"] == "8 of 8"
+    assert shown["process.losses"]["finding"] == "none"
+
+
+def test_another_certificate_shows_neither(served: Edge, rows: dict[str, dict[str, Any]]) -> None:
+    found = json.loads(posture(served, "--json", *monitor(served, "caller")).stdout)
+    shown = {row["key"]: row for each in found["safeguards"] for row in each["findings"]}
+    assert shown["process.losses"]["level"] == "unknown"
+    assert "pool.clinic" not in shown
+    assert "pool.clinic" not in rows
+
+
+def test_a_certificate_without_its_key_is_refused(served: Edge) -> None:
+    done = posture(served, *monitor(served)[:2])
+    assert done.returncode == 77
+    assert "go together" in done.stderr

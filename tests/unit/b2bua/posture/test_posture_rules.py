@@ -6,19 +6,30 @@ import dataclasses
 import ipaddress
 import os
 import secrets
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
+from b2bua.audit import AuditEvent, AuditLine, AuditLog
+from b2bua.journal.head import NAME as HEAD
+from b2bua.journal.segment import segment_names
+from b2bua.metrics import Metrics
+from b2bua.posture.audit import ask_audit
+from b2bua.posture.hops import ask_hops
 from b2bua.posture.keys import ask_key, judge_age, judge_health, judge_place
 from b2bua.posture.modules import ModuleFacts, judge_fips, judge_module
 from b2bua.posture.policy import policy_rows
 from b2bua.posture.process import MachineFacts, ProcessFacts, judge_core, judge_machine, judge_service
 from b2bua.posture.report import Level, Row
-from b2bua.posture.storage import ask_files, ask_index, ask_local_sink, ask_spool, judge_states
+from b2bua.posture.running import judge_losses, judge_pool, pools, read_samples
+from b2bua.posture.sink import ask_sink, judge_encryption, judge_lock
+from b2bua.posture.storage import ask_files, ask_index, ask_spool, judge_states
 from b2bua.settings import (
+    AuditSettings,
     KeyOutagePolicy,
     Listener,
     PostureSettings,
@@ -28,21 +39,27 @@ from b2bua.settings import (
     Tenant,
 )
 from recording.index import IndexState
+from recording.keys.provider import KeyLifecycle, KeyVersion
 from recording.settings import (
     AWSKMSKeySettings,
-    KeySettings,
+    IndexSettings,
     LocalKeySettings,
-    RSAKeySettings,
+    PostgreSQLSettings,
+    RecordingSettings,
+    RetentionSettings,
+    S3SinkSettings,
     TLSFloor,
-    TransitSettings,
-    VaultTransitKeySettings,
 )
+from recording.sinks.sink import LockMode, Retention
 from support.configuration import make_configuration
 from support.openbao import OpenBao, vault_settings
 from support.recorded import record_call
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
-KMS = AWSKMSKeySettings(key_id="arn", region="eu-central-1")
+KMS = AWSKMSKeySettings(
+    key_id="arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+    region="eu-central-1",
+)
 LISTENER = Listener(address="127.0.0.1", port=5061, public_host="edge.example.test", public_port=5061)
 
 
@@ -97,53 +114,6 @@ def test_tenants_that_share_a_key_need_attention(settings: Settings) -> None:
     assert "clinic, surgery" in row.finding
 
 
-def test_emergency_numbers_are_counted_and_never_shown(settings: Settings) -> None:
-    row = find(policy_rows(settings), "recording.emergency")
-    assert row.level is Level.OK
-    assert "calls to 2 numbers" in row.finding
-    assert "112" not in row.finding
-    none = dataclasses.replace(settings, emergency_numbers=frozenset())
-    assert find(policy_rows(none), "recording.emergency").level is Level.ATTENTION
-
-
-def test_each_key_service_is_a_hop_of_its_own(settings: Settings) -> None:
-    recording = dataclasses.replace(settings.recording, keys={"main": KMS})
-    rows = policy_rows(dataclasses.replace(settings, recording=recording))
-    assert "TLS 1.3 only" in find(rows, "tls.keys.main").finding
-    assert not [row for row in policy_rows(settings) if row.key.startswith("tls.keys.")]
-
-
-def test_an_exception_from_tls_1_3_needs_attention(settings: Settings) -> None:
-    assert find(policy_rows(settings), "tls.exceptions").finding == "none"
-    older = dataclasses.replace(KMS, tls_floor=TLSFloor.TLS_1_2)
-    recording = dataclasses.replace(settings.recording, keys={"main": older})
-    rows = policy_rows(dataclasses.replace(settings, recording=recording))
-    exceptions, hop = find(rows, "tls.exceptions"), find(rows, "tls.keys.main")
-    assert (exceptions.level, exceptions.finding) == (Level.ATTENTION, "1: keys.main")
-    assert hop.level is Level.ATTENTION
-    assert "TLS 1.2 by exception" in hop.finding
-
-
-def test_a_transit_server_is_a_hop_as_key_and_as_holder_of_a_private_part(settings: Settings) -> None:
-    server = TransitSettings(
-        address="https://vault.example.test", token_path=Path("/t"), ca_path=Path("/ca.pem")
-    )
-    vault = VaultTransitKeySettings(key="recordings", server=server)
-    keys: dict[str, KeySettings] = {
-        "vault": vault,
-        "reader": RSAKeySettings(public_key_path=Path("/p"), transit=vault),
-        "escrow": RSAKeySettings(public_key_path=Path("/p")),
-    }
-    recording = dataclasses.replace(settings.recording, keys=keys)
-    rows = [
-        row
-        for row in policy_rows(dataclasses.replace(settings, recording=recording))
-        if row.key.startswith("tls.keys.")
-    ]
-    assert {row.key for row in rows} == {"tls.keys.vault", "tls.keys.reader"}
-    assert all("/ca.pem" in row.finding and row.level is Level.OK for row in rows)
-
-
 def test_a_tenant_whose_calls_go_on_without_a_key_needs_attention(settings: Settings) -> None:
     assert find(policy_rows(settings), "tenants.clinic.outage").level is Level.OK
 
@@ -161,21 +131,36 @@ def test_a_tenant_whose_calls_go_on_without_a_key_needs_attention(settings: Sett
     assert (wraps.level, "escrow" in wraps.finding) == (Level.OK, True)
 
 
+def test_recordings_that_are_kept_for_ever_need_attention(settings: Settings) -> None:
+    assert find(policy_rows(settings), "retention.clinic").level is Level.ATTENTION
+    handle = settings.tenants["clinic"].handle
+    retention = RetentionSettings(tenants={handle: 3650}, trunks={"callee": 30})
+    recording = dataclasses.replace(settings.recording, retention=retention)
+    row = find(policy_rows(dataclasses.replace(settings, recording=recording)), "retention.clinic")
+    assert row.level is Level.OK
+    assert row.finding == "3650 days; on trunk callee 30 days"
+
+
+def test_numbers_in_the_index_are_told(settings: Settings, tmp_path: Path) -> None:
+    row = find(policy_rows(settings), "index.numbers")
+    without = settings.recording.index.search_key_path is None
+    assert ("none is in it" in row.finding) == without
+    index = IndexSettings(search_key_path=tmp_path / "search.key", key="index")
+    recording = dataclasses.replace(settings.recording, index=index)
+    row = find(policy_rows(dataclasses.replace(settings, recording=recording)), "index.numbers")
+    assert "sealed under key index" in row.finding
+
+
+def test_emergency_numbers_are_counted_and_never_shown(settings: Settings) -> None:
+    row = find(policy_rows(settings), "recording.emergency")
+    assert row.level is Level.OK
+    assert "calls to 2 numbers" in row.finding
+    assert "112" not in row.finding
+    none = dataclasses.replace(settings, emergency_numbers=frozenset())
+    assert find(policy_rows(none), "recording.emergency").level is Level.ATTENTION
+
+
 # --- keys
-
-
-def test_the_age_of_a_transit_key_is_what_the_server_says(openbao: OpenBao, tmp_path: Path) -> None:
-    name = f"posture-{secrets.token_hex(8)}"
-    openbao.create_key(name)
-    key = vault_settings(openbao, name, tmp_path / "token")
-    age = find(ask_key("main", key, None), "keys.main.age")
-    assert (age.level, age.finding.startswith("0 days"), "created_at" in age.evidence) == (
-        Level.OK,
-        True,
-        True,
-    )
-    openbao.rotate_key(name)
-    assert "rotated_at" in find(ask_key("main", key, None), "keys.main.age").evidence
 
 
 def test_a_local_key_is_an_alarm(settings: Settings) -> None:
@@ -195,35 +180,124 @@ def test_a_key_elsewhere_is_ok_and_a_claim_is_called_one() -> None:
     assert "claimed" not in judge_place("main", facts, None).finding
 
 
+def lifecycle(days: float | None, *, period_days: int | None = None) -> KeyLifecycle:
+    """A key of two versions; the newest is so old."""
+    created_at = None if days is None else NOW - timedelta(days=days)
+    return KeyLifecycle(
+        versions=(
+            KeyVersion(number=1, created_at=NOW - timedelta(days=4000)),
+            KeyVersion(number=2, created_at=created_at),
+        ),
+        rotation_period_s=None if period_days is None else period_days * 86400,
+    )
+
+
+def test_a_private_part_on_this_machine_needs_attention() -> None:
+    facts = {"kind": "rsa-oaep-sha256", "fit_for_production": "yes", "unwraps_with": "public part alone"}
+    assert judge_place("paper", facts, None).level is Level.OK
+    row = judge_place("paper", {**facts, "unwraps_with": "private key file"}, None)
+    assert row.level is Level.ATTENTION
+    assert "wrong for a recorder" in row.finding
+
+
 @pytest.mark.parametrize(
     ("days", "level"),
     [(0, Level.OK), (330, Level.OK), (340, Level.ATTENTION), (366, Level.ALARM), (4000, Level.ALARM)],
 )
-def test_a_key_grows_old(days: int, level: Level) -> None:
-    facts = {
-        "rotated_at": (NOW - timedelta(days=days)).isoformat(),
-        "created_at": "2001-01-01T00:00:00+00:00",
-    }
-    assert judge_age("main", facts, KMS, NOW).level is level
+def test_a_key_is_as_old_as_its_newest_version(days: int, level: Level) -> None:
+    row = judge_age("main", lifecycle(days), NOW)
+    assert row.level is level
+    assert f"version 2 is {days} days old" in row.finding
+    assert "nothing renews it" in row.finding
 
 
-def test_an_age_counts_from_the_making_where_there_was_no_rotation() -> None:
-    row = judge_age("main", {"created_at": "2026-11-01T00:00:00"}, KMS, NOW)
-    assert row.level is Level.OK
-    assert "23 days" in row.finding
+def test_who_renews_a_key_is_told() -> None:
+    assert (
+        "renewed by its service every 90 days" in judge_age("main", lifecycle(1, period_days=90), NOW).finding
+    )
 
 
 def test_an_age_that_nobody_tells_is_unknown() -> None:
-    assert judge_age("main", {"kind": "aws-kms"}, KMS, NOW).level is Level.UNKNOWN
+    assert judge_age("main", lifecycle(None), NOW).level is Level.UNKNOWN
+    row = judge_age("main", "not permitted", NOW)
+    assert row.level is Level.UNKNOWN
+    assert "not permitted" in row.finding
 
 
-def test_the_age_of_a_local_key_is_that_of_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "kek"
-    path.write_bytes(bytes(32))
-    os.utime(path, (NOW.timestamp() - 400 * 86400,) * 2)
-    row = judge_age("dev", {}, LocalKeySettings(kek_path=path), NOW)
+def test_the_age_of_a_local_key_is_that_of_its_file(settings: Settings) -> None:
+    key = settings.recording.keys["dev"]
+    assert isinstance(key, LocalKeySettings)
+    then = time.time() - 400 * 86400
+    os.utime(key.kek_path, (then, then))
+    row = find(ask_key("dev", key, None), "keys.dev.age")
     assert row.level is Level.ALARM
     assert "400 days" in row.finding
+
+
+def test_the_age_of_a_transit_key_is_what_the_server_says(openbao: OpenBao, tmp_path: Path) -> None:
+    name = f"posture-{secrets.token_hex(8)}"
+    openbao.create_key(name)
+    key = vault_settings(openbao, name, tmp_path / "token")
+    rows = ask_key("main", key, None)
+    assert find(rows, "keys.main.place").level is Level.OK
+    age = find(rows, "keys.main.age")
+    assert age.level is Level.OK
+    assert age.finding.startswith("version 1 is 0 days old")
+    openbao.rotate_key(name)
+    assert find(ask_key("main", key, None), "keys.main.age").finding.startswith("version 2 is 0 days old")
+
+
+# --- services
+
+
+def at_service(settings: Settings, **changes: object) -> RecordingSettings:
+    return dataclasses.replace(settings.recording, **changes)  # type: ignore[arg-type]
+
+
+def test_each_service_is_a_hop_of_its_own(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "pgpass").touch(mode=0o600)
+    recording = at_service(
+        settings,
+        keys={"main": KMS, **settings.recording.keys},
+        sink=S3SinkSettings(bucket="recordings", region="eu-central-1"),
+        index=IndexSettings(
+            postgresql=PostgreSQLSettings(
+                host="db.example.test", database="index", user="edge", ca_path=tmp_path
+            )
+        ),
+    )
+    rows = ask_hops(recording)
+    assert [row.key for row in rows] == ["tls.keys.main", "tls.sink", "tls.index", "tls.exceptions"]
+    assert all(row.level is Level.OK for row in rows)
+    assert "https://kms.eu-central-1.amazonaws.com" in rows[0].finding
+    assert "db.example.test" in rows[2].finding
+    assert rows[3].finding.startswith("none")
+
+
+def test_an_exception_in_writing_is_counted(settings: Settings, tmp_path: Path) -> None:
+    recording = at_service(
+        settings,
+        keys={"main": dataclasses.replace(KMS, tls_floor=TLSFloor.TLS_1_2)},
+        sink=S3SinkSettings(bucket="recordings", region="eu-central-1", tls_floor=TLSFloor.TLS_1_2),
+        index=IndexSettings(
+            postgresql=PostgreSQLSettings(
+                host="db.example.test",
+                database="index",
+                user="edge",
+                ca_path=tmp_path,
+                tls_floor=TLSFloor.TLS_1_2,
+            )
+        ),
+    )
+    rows = ask_hops(recording)
+    assert all(row.level is Level.ATTENTION for row in rows)
+    assert rows[-1].finding == "3: service of key main, store, shared index"
+
+
+def test_a_configuration_without_services_has_no_exceptions(settings: Settings) -> None:
+    (row,) = ask_hops(settings.recording)
+    assert row.key == "tls.exceptions"
+    assert row.level is Level.OK
 
 
 def test_a_service_that_does_not_answer_is_an_alarm() -> None:
@@ -367,9 +441,58 @@ def test_what_lies_in_the_spool_for_long_is_noticed(settings: Settings) -> None:
 
 
 def test_a_local_directory_is_said_to_be_one(settings: Settings) -> None:
-    rows = ask_local_sink(settings.recording)
+    record_call(settings)
+    rows = ask_sink(settings.recording)
+    assert find(rows, "sink.health").level is Level.OK
     assert find(rows, "sink.lock").level is Level.ATTENTION
     assert "local directory" in find(rows, "sink.encryption").finding
+
+
+def test_a_report_makes_no_directory(settings: Settings) -> None:
+    ask_sink(settings.recording)
+    ask_spool(settings.recording)
+    assert not settings.recording.directory.exists()
+    assert not settings.recording.spool_directory.exists()
+
+
+def locked(days: int = 30, mode: LockMode = LockMode.COMPLIANCE) -> S3SinkSettings:
+    return S3SinkSettings(bucket="b", region="eu-central-1", object_lock_mode=mode, object_lock_days=days)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "found", "level"),
+    [
+        (locked(), Retention(mode=LockMode.COMPLIANCE, until=NOW + timedelta(days=1)), Level.OK),
+        (locked(), Retention(mode=LockMode.COMPLIANCE, until=NOW - timedelta(days=1)), Level.ALARM),
+        (locked(), Retention(mode=LockMode.GOVERNANCE, until=NOW + timedelta(days=1)), Level.ALARM),
+        (locked(), Retention(), Level.ALARM),
+        (locked(), Retention(is_held=True), Level.OK),
+        (locked(days=0), Retention(), Level.OK),
+    ],
+)
+def test_a_lock_must_be_what_was_asked_for(settings_: S3SinkSettings, found: Retention, level: Level) -> None:
+    row = judge_lock(settings_, "key", found, now=NOW)
+    assert row.level is level
+    assert "read back" in row.finding
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "level"),
+    [
+        ("AES256", {"kind": "AES256"}, Level.OK),
+        ("aws:kms", {"kind": "aws:kms", "key_id": "k"}, Level.OK),
+        ("aws:kms", {"kind": "AES256"}, Level.ALARM),
+        ("AES256", {}, Level.ALARM),
+        ("AES256", None, Level.UNKNOWN),
+        (None, {}, Level.OK),
+        (None, {"kind": "AES256"}, Level.OK),
+        (None, None, Level.OK),
+    ],
+)
+def test_encryption_must_be_what_was_asked_for(
+    wanted: str | None, found: dict[str, str] | None, level: Level
+) -> None:
+    assert judge_encryption(wanted, found, "denied", "asked").level is level
 
 
 def test_modes_of_keys_and_data_are_looked_at(settings: Settings) -> None:
@@ -392,3 +515,85 @@ def test_no_address_of_a_trunk_is_in_the_report(settings: Settings) -> None:
     source = (ipaddress.ip_network("198.51.100.0/24"),)
     rows = policy_rows(with_trunk(settings, sources=source))
     assert "198.51.100" not in str(rows)
+
+
+# --- the audit log
+
+
+def write_audit(settings: Settings) -> Path:
+    """A sealed log with a line in it."""
+    log = AuditLog(settings.audit)
+    log.start()
+    log.write(AuditLine(event=AuditEvent.SERVICE_STARTED))
+    log.close()
+    assert settings.audit.directory is not None
+    return settings.audit.directory
+
+
+def test_a_sealed_log_is_seen_to_be_one(settings: Settings) -> None:
+    row = find(ask_audit(settings), "audit.sealed")
+    assert row.level is Level.OK
+    assert "nothing was written yet" in row.finding
+    write_audit(settings)
+    row = find(ask_audit(settings), "audit.sealed")
+    assert row.level is Level.OK
+    assert "chained, 1 files" in row.finding
+
+
+def test_a_file_in_clear_in_the_log_is_an_alarm(settings: Settings) -> None:
+    directory = write_audit(settings)
+    (name,) = segment_names(directory)
+    name.path.write_bytes(b'{"event":"service_started"}\n')
+    row = find(ask_audit(settings), "audit.sealed")
+    assert row.level is Level.ALARM
+    assert name.path.name in row.finding
+
+
+def test_a_log_without_its_head_is_an_alarm(settings: Settings) -> None:
+    directory = write_audit(settings)
+    (directory / HEAD).unlink()
+    assert find(ask_audit(settings), "audit.sealed").level is Level.ALARM
+
+
+def test_lines_in_clear_need_attention(settings: Settings, tmp_path: Path) -> None:
+    plain = dataclasses.replace(settings, audit=AuditSettings(path=tmp_path / "audit.jsonl"))
+    rows = ask_audit(plain)
+    assert find(rows, "audit.sealed").level is Level.ATTENTION
+    assert find(rows, "audit.place").level is Level.OK
+    assert find(ask_audit(dataclasses.replace(settings, audit=AuditSettings())), "audit.place").level is (
+        Level.ATTENTION
+    )
+
+
+# --- the running service's metrics
+
+
+@pytest.mark.parametrize(
+    ("ready", "level"),
+    [(8, Level.OK), (4, Level.OK), (3, Level.ATTENTION), (1, Level.ATTENTION), (0, Level.ALARM)],
+)
+def test_a_pool_that_runs_dry_is_noticed(ready: int, level: Level) -> None:
+    row = judge_pool("clinic", ready, 8)
+    assert row.level is level
+    assert row.finding == f"{ready} of 8"
+
+
+def test_losses_are_counted_over_all_labels() -> None:
+    metrics = Metrics()
+    assert judge_losses(read_samples(metrics_text(metrics))).level is Level.OK
+    metrics.pool_level(tenant="clinic", level=5)
+    metrics.refused("unrecorded")
+    metrics.tap_overruns(7)
+    for reason in ("SpoolError", "SpoolFullError"):
+        metrics.recording_failed(file_id=b"F" * 16, call_uid="c", reason=reason)
+    samples = read_samples(metrics_text(metrics))
+    row = judge_losses(samples)
+    assert row.level is Level.ATTENTION
+    assert row.finding == (
+        "2 recordings failed; 7 frames were lost before they were sealed; 1 calls went unrecorded"
+    )
+    assert list(pools(samples)) == [("clinic", 5)]
+
+
+def metrics_text(metrics: Metrics) -> str:
+    return generate_latest(metrics.registry).decode()

@@ -1,0 +1,124 @@
+"""Every command that a page shows can be typed: it exists, takes these options, and parses where it is shown whole."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from b2bua.cli.main import COMMANDS, build_parser
+from b2bua.metrics import Metrics
+
+ROOT = Path(__file__).parents[3]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+_STARTS = re.compile(r"^(?:\.venv/bin/)?b2bua ")
+_OPERATORS = {"|", "||", "&&", ";", ">", ">>", "<"}
+
+
+def pages() -> list[Path]:
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    return build_parser(COMMANDS)
+
+
+def whole_commands(text: str) -> Iterator[list[str]]:
+    """Commands on a line of their own, in an indented or fenced block: the words of each, up to a shell operator."""
+    for line in text.splitlines():
+        stripped = line.strip()
+        if line.startswith("    ") and _STARTS.match(stripped):
+            for part in re.split(r"\s(?:&&|\|)\s", stripped):
+                if _STARTS.match(part):
+                    yield words_of(part)
+
+
+def mentioned_commands(text: str) -> Iterator[list[str]]:
+    """Commands in running text, as code; they may leave arguments out."""
+    for code in re.findall(r"`([^`\n]+)`", text):
+        if _STARTS.match(code):
+            yield words_of(code)
+
+
+def words_of(command: str) -> list[str]:
+    words = shlex.split(command, comments=True)[1:]
+    end = next((at for at, word in enumerate(words) if word in _OPERATORS), len(words))
+    return words[:end]
+
+
+def resolve(parser: argparse.ArgumentParser, words: list[str]) -> str | None:
+    """What is wrong with a command whose arguments may be missing; None if nothing is."""
+    for word in words:
+        groups = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+        if word.startswith("-"):
+            if word.partition("=")[0] not in parser._option_string_actions:
+                return f"{parser.prog} has no option {word}"
+        elif groups:
+            for name in word.split("|"):  # a page may name several at once
+                if name not in groups[0].choices:
+                    return f"{parser.prog} has no command {name}"
+            parser = groups[0].choices[name]
+    return None
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_shown_whole_parse(page: Path, parser: argparse.ArgumentParser) -> None:
+    for words in whole_commands(page.read_text()):
+        try:
+            parser.parse_args(words)
+        except SystemExit:
+            pytest.fail(f"{page.name}: b2bua {' '.join(words)}")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_mentioned_exist(page: Path, parser: argparse.ArgumentParser) -> None:
+    wrong = [
+        f"`b2bua {' '.join(words)}`: {problem}"
+        for words in mentioned_commands(page.read_text())
+        if (problem := resolve(parser, words)) is not None
+    ]
+    assert wrong == []
+
+
+def test_a_wrong_command_would_be_found(parser: argparse.ArgumentParser) -> None:
+    assert resolve(parser, ["recordings", "recover"]) is None
+    assert resolve(parser, ["recordings", "bake"]) == "b2bua recordings has no command bake"
+    assert resolve(parser, ["posture", "x.toml", "--xml"]) == "b2bua posture has no option --xml"
+    assert resolve(parser, ["recordings", "list|bake"]) == "b2bua recordings has no command bake"
+    assert list(mentioned_commands("see `b2bua bake --hot`")) == [["bake", "--hot"]]
+    (shown,) = whole_commands("x\n\n    b2bua posture a.toml > b.json  # note\n")
+    assert shown == ["posture", "a.toml"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["recordings", "verify", "--every"])
+
+
+def test_operations_shows_commands() -> None:
+    """The two tests above would pass on a page without any."""
+    assert len(list(whole_commands(OPERATIONS))) > 8
+    assert len(list(mentioned_commands(OPERATIONS))) > 15
+
+
+def test_the_metrics_of_the_alert_rules_exist() -> None:
+    known = {
+        sample
+        for metric in Metrics().registry.collect()
+        for sample in (metric.name, f"{metric.name}_total", f"{metric.name}_bucket")
+    }
+    used = set(re.findall(r"\bsealtrunk_[a-z_]+", OPERATIONS))
+    assert len(used) > 10
+    assert used <= known
+
+
+def test_the_anchors_of_the_page_exist() -> None:
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", OPERATIONS, re.MULTILINE)
+    }
+    linked = set(re.findall(r"\]\(#([a-z0-9-]+)\)", OPERATIONS))
+    assert linked
+    assert linked <= anchors
