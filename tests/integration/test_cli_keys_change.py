@@ -19,8 +19,10 @@ from cryptography import x509
 
 from b2bua.cli.main import main
 from recording.errors import MissingSlotError
-from recording.index import IndexEntry, IndexState, RecordingIndex
+from recording.format.slots import KeySlot
+from recording.index import IndexEntry, IndexKey, IndexState, RecordingIndex
 from recording.keys.local import LocalKeyProvider, create_kek
+from recording.keys.provider import KeyContext
 from recording.settings import LocalKeySettings
 from recording.sinks.local import LocalSink
 from support.audited import sealed_lines
@@ -223,6 +225,72 @@ def test_the_audit_logs_own_files_keep_the_key_that_they_are_under(lab: Lab) -> 
     lab.file.replace("[audit]", '[keys.audit2]\nprovider = "local"\nkek = "keys/audit2.kek"\n\n[audit]')
     lab.file.replace('key = "audit" ', 'key = "audit2" ')
     assert lab.run("keys", "retire", "audit", "--to", "audit2", "--rewrap", *REASON) == IN_USE
+    assert "files of the audit log" in lab.err
+    assert (lab.keys / "audit.kek").exists()
+
+
+def index_key(lab: Lab, tenant_handle: bytes, name: str = "dev") -> tuple[IndexKey, bytes]:
+    """A key of the index under the key of a section, put there as a recorder does; and what it is in clear."""
+    provider = LocalKeyProvider(name, LocalKeySettings(kek_path=lab.keys / f"{name}.kek"))
+    key_id = secrets.token_bytes(16)
+    made = provider.new_key(KeyContext(file_id=key_id, tenant_handle=tenant_handle))
+    key = IndexKey(
+        key_id=key_id,
+        tenant_handle=tenant_handle,
+        provider=made.slot.provider,
+        slot_key_id=made.slot.key_id,
+        wrapped=made.slot.wrapped,
+        created_hour=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    index = lab.index()
+    index.put_key(key)
+    index.close()
+    return key, bytes(made.dek)
+
+
+def test_keys_of_the_index_are_moved_too(lab: Lab) -> None:
+    lab.record(1)
+    lab.switch()
+    tenant = lab.file.load().tenants["clinic"].handle
+    key, dek = index_key(lab, tenant)
+    assert lab.run("keys", "retire", "dev", "--to", "next", *REASON) == IN_USE
+    assert lab.run("keys", "retire", "dev", "--to", "next", "--rewrap", *REASON) == 0, lab.err
+    index = lab.index()
+    (moved,) = [each for each in index.index_keys() if each.key_id == key.key_id]
+    index.close()
+    provider = LocalKeyProvider("next", LocalKeySettings(kek_path=lab.keys / "next.kek"))
+    slot = KeySlot(provider=moved.provider, key_id=moved.slot_key_id, wrapped=moved.wrapped)
+    assert provider.unwrap(slot, KeyContext(file_id=key.key_id, tenant_handle=tenant)) == dek
+    assert (moved.tenant_handle, moved.created_hour) == (key.tenant_handle, key.created_hour)
+
+
+def test_a_key_that_only_the_index_needs_is_not_disabled(lab: Lab) -> None:
+    lab.record(1)
+    create_kek(lab.keys / "spare.kek")
+    lab.file.append('[keys.spare]\nprovider = "local"\nkek = "keys/spare.kek"')
+    index_key(lab, lab.file.load().tenants["clinic"].handle, "spare")
+    assert lab.run("keys", "retire", "spare", "--to", "next", *REASON) == IN_USE
+    assert "1 keys of the index" in lab.err
+    assert (lab.keys / "spare.kek").exists()
+
+
+def test_a_key_that_opens_another_tenants_index_or_the_audit_log_is_not_destroyed(lab: Lab) -> None:
+    lab.record(1)
+    index_key(lab, b"another tenant's")
+    assert lab.run("keys", "shred", "clinic", "--yes", *REASON) == IN_USE
+    assert "keys of the index for other tenants" in lab.err
+    assert (lab.keys / "dev.kek").exists()
+
+
+def test_a_key_that_was_the_audit_logs_is_not_destroyed(lab: Lab) -> None:
+    """The log has a new key since, and a tenant got the old one."""
+    create_kek(lab.keys / "audit2.kek")
+    lab.run("keys", "rotate", "dev", *REASON)
+    lab.file.replace("[audit]", '[keys.audit2]\nprovider = "local"\nkek = "keys/audit2.kek"\n\n[audit]')
+    lab.file.replace('key = "audit" ', 'key = "audit2" ')
+    lab.file.replace('key = "dev"', 'key = "audit"')
+    lab.record(1)
+    assert lab.run("keys", "shred", "clinic", "--yes", *REASON) == IN_USE
     assert "files of the audit log" in lab.err
     assert (lab.keys / "audit.kek").exists()
 
