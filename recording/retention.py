@@ -204,12 +204,14 @@ class Retention:
         return Deletion(entry=entry)
 
     def _prove_gone(self, key: str) -> None:
-        """Ask the store anew: for the object, for its slots, for its name in a listing."""
+        """Ask the store anew: for the object, its slots, its manifest, its name in a listing."""
         left = []
         if self._sink.size(key) is not None:
             left.append("the object")
         if self._sink.slot_generations(key):
             left.append("its slots")
+        if self._sink.manifest(key) is not None:
+            left.append("its manifest")
         if any(name == key for name in self._sink.keys(key)):
             left.append("its name")
         if left:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from b2bua.audit import AuditEvent, AuditLine
 from b2bua.cli import output
+from b2bua.cli.access import Access, access_of, add_access
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.cli.recordings_list import entry_json
-from b2bua.cli.stewardship import Stewardship, checked_reason, open_stewardship
+from b2bua.cli.stewardship import Stewardship, open_stewardship
 from b2bua.errors import CommandError
 from recording.errors import RecordingError
 from recording.format.content import RecordingKind
@@ -57,25 +58,20 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--hold", action="store_true", help="only those on hold")
     parser.add_argument("--limit", metavar="N", type=int, default=100, help="at most so many (default: 100)")
     parser.add_argument("--parties", action="store_true", help="also show who called whom; needs --reason")
-    parser.add_argument("--reason", metavar="LABEL", help="why the parties are shown, for the audit log")
+    add_access(parser, is_required=False)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Search, then print."""
-    if arguments.parties and arguments.reason is None:
-        raise CommandError("who called whom is shown for a reason only; give --reason")
-    reason = None if arguments.reason is None else checked_reason(arguments.reason)
+    access = access_of(arguments, "parties") if arguments.parties else None
     with open_stewardship(configuration_path(arguments)) as stewardship:
         entries = _search(stewardship, arguments)
         searched = "number" if arguments.number is not None else "facts"
-        stewardship.audit.write(
-            AuditLine(event=AuditEvent.INDEX_SEARCHED, reason=reason, by=searched, count=len(entries))
-        )
+        stewardship.audit.write(AuditLine(event=AuditEvent.INDEX_SEARCHED, by=searched, count=len(entries)))
         parties: dict[bytes, Parties | str] = {}
-        if arguments.parties:
-            assert reason is not None
-            parties = _open_parties(stewardship, entries, reason)
+        if access is not None:
+            parties = _open_parties(stewardship, entries, access)
     _print(arguments, entries, parties)
     return 0
 
@@ -123,7 +119,7 @@ def _blind(stewardship: Stewardship, number: str | None, handles: list[bytes]) -
 
 
 def _open_parties(
-    stewardship: Stewardship, entries: list[IndexEntry], reason: str
+    stewardship: Stewardship, entries: list[IndexEntry], access: Access
 ) -> dict[bytes, Parties | str]:
     """What opens, and why the rest does not. Each is audited before it is opened."""
     keys = slot_keys(build_providers(stewardship.settings.recording.keys).values())
@@ -132,7 +128,7 @@ def _open_parties(
     for entry in entries:
         if entry.parties.sealed is None:
             continue
-        stewardship.note(AuditEvent.INDEX_READ, entry, reason)
+        stewardship.note(AuditEvent.INDEX_READ, entry, access.reason.value, ticket=access.ticket)
         try:
             opened = reader.open(entry)
         except RecordingError as error:

@@ -52,7 +52,7 @@ class Stewardship:
             )
         return groups.pop()
 
-    def note(self, event: AuditEvent, entry: IndexEntry, reason: str) -> None:
+    def note(self, event: AuditEvent, entry: IndexEntry, reason: str, *, ticket: str | None = None) -> None:
         """One audit line about one file."""
         self.audit.write(
             AuditLine(
@@ -61,6 +61,7 @@ class Stewardship:
                 call_uid=entry.call_uid or None,
                 tenant_handle=entry.tenant_handle.hex(),
                 reason=reason,
+                ticket=ticket,
             )
         )
 

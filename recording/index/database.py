@@ -56,8 +56,11 @@ def _sqlite(path: Path) -> sa.Engine:
     _create_private(path)
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
-        connect_args={"timeout": BUSY_TIMEOUT_S},
-        poolclass=sa.NullPool,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        # One stays open: the last that closes folds the journal away, and the next would make it anew.
+        poolclass=sa.QueuePool,
+        pool_size=1,
+        max_overflow=_POOL_SIZE,
         hide_parameters=True,
     )
     sa.event.listen(engine, "connect", _configure)

@@ -22,6 +22,7 @@ from b2bua.demo.stream import MediaSource
 from support.endpoint import babble
 from tests.bench.capacity import CapacityPlan, measure_capacity
 from tests.bench.figures import faults, judge
+from tests.bench.index_search import SearchPlan, measure_search
 from tests.bench.process import describe_machine
 from tests.bench.reading import ReadingPlan, measure_reading
 from tests.bench.rewrapping import RewrappingPlan, measure_rewrapping
@@ -29,7 +30,7 @@ from tests.bench.sealing import SealingPlan, measure_sealing
 from tests.bench.signalling import RatePlan, SetUpPlan, measure_rate, measure_set_up
 from tests.bench.spooling import SpoolingPlan, measure_spooling
 
-SECTIONS = ("sealing", "reading", "spooling", "rewrapping", "set_up", "rate", "capacity")
+SECTIONS = ("sealing", "reading", "spooling", "rewrapping", "index", "set_up", "rate", "capacity")
 PROGRAMME_S = 12
 
 
@@ -41,10 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         set_up, rate = SetUpPlan(pairs=5), RatePlan(per_second=5, seconds=2, held_s=1)
         sealing, spooling = SealingPlan(recordings=50, seconds=1), SpoolingPlan(recordings=50, seconds=2)
         rewrapping, reading = RewrappingPlan(recordings=50, repeats=1), ReadingPlan(mebibytes=16)
+        search = SearchPlan(rows=10_000, numbers=2_000, searches=50)
     else:
         capacity = CapacityPlan(calls=options.calls, window_s=options.window, repeats=options.repeats)
         set_up, rate, sealing, spooling = SetUpPlan(), RatePlan(), SealingPlan(), SpoolingPlan()
         rewrapping, reading = RewrappingPlan(), ReadingPlan()
+        search = SearchPlan()
     packets = MediaSource.of_pcm(babble(PROGRAMME_S, seed=1)).payloads
     with tempfile.TemporaryDirectory(prefix="sealtrunk-bench-", dir=options.directory) as made:
         directory = Path(made)
@@ -53,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             "reading": lambda: measure_reading(reading, directory, _say),
             "spooling": lambda: measure_spooling(spooling, directory / "spooling", _say),
             "rewrapping": lambda: measure_rewrapping(rewrapping, directory / "rewrapping", _say),
+            "index": lambda: measure_search(search, directory / "index", _say),
             "set_up": lambda: measure_set_up(set_up, packets, directory / "set-up", _say),
             "rate": lambda: measure_rate(rate, packets, directory / "rate", _say),
             "capacity": lambda: measure_capacity(capacity, packets, directory, _say),

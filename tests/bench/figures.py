@@ -54,6 +54,8 @@ TARGETS = (
            or_equal=True, at_least=True),
     Target(name="verifying a recording", section="reading", key="verify_mb_per_s", limit=500,
            unit="MB/s of one core", or_equal=True, at_least=True),
+    Target(name="index search by number among a million rows", section="index", key="search_ms", limit=10.0,
+           unit="ms, 99th percentile", or_equal=False),
     Target(name="set-up time added", section="set_up", key="added_ms", limit=20.0, unit="ms", or_equal=False),
     Target(name="failures at the call rate", section="rate", key="failures", limit=0, unit="calls", or_equal=True),
 )  # fmt: skip
@@ -73,6 +75,8 @@ def faults(results: Mapping[str, Any]) -> list[str]:
         for number, sample in enumerate(samples, 1):
             found += [f"capacity, {policy} {number}: {text}" for text in _sample_faults(sample)]
     found += _spooling_faults(results.get("spooling"))
+    if results.get("index", {}).get("wrong"):
+        found.append(f"index: {results['index']['wrong']} searches found other rows")
     if "rate" in results and results["rate"]["failures"]:
         found.append(f"call rate: {results['rate']['failures_by_kind']}")
     return found

@@ -201,6 +201,100 @@ def test_a_newer_schema_version_is_refused_and_left_alone(index: RecordingIndex,
         assert again.find() == [ENTRY]
 
 
+def test_a_hold_and_a_deletion_exclude_one_another_for_all_of_a_recording(index: RecordingIndex) -> None:
+    stored = replace(ENTRY, state=IndexState.COMPLETE)
+    text = replace(
+        stored, file_id=b"G" * 16, recording=b"A" * 16, kind=RecordingKind.ARTEFACT, parent=ENTRY.recording
+    )
+    other = replace(stored, file_id=b"H" * 16, recording=b"S" * 16)
+    index.put([stored, text, other])
+    assert not index.put_hold(b"?" * 16, "order")
+    assert index.put_hold(ENTRY.recording, "order")
+    assert {entry.hold for entry in index.group(ENTRY.recording)} == {"order"}
+    assert not index.begin_deletion(ENTRY.recording)
+    index.lift_hold(ENTRY.recording)
+    assert index.begin_deletion(ENTRY.recording)
+    assert not index.put_hold(ENTRY.recording, "late")
+    assert {entry.state for entry in index.group(ENTRY.recording)} == {IndexState.DELETING}
+    index.abort_deletion(text.file_id, IndexState.COMPLETE)
+    assert index.get(text.file_id) == text
+    hour = datetime(2036, 6, 1, 3, tzinfo=UTC)
+    index.end_deletion(stored.file_id, hour)
+    assert index.get(stored.file_id) == replace(
+        stored, state=IndexState.DELETED, deleted_hour=hour, parties=SealedParties()
+    )
+    index.end_deletion(other.file_id, hour)
+    index.abort_deletion(other.file_id, IndexState.CORRUPT)
+    assert index.get(other.file_id) == other, "only what is being deleted ends as deleted"
+
+
+def test_what_is_still_recorded_is_not_deleted(index: RecordingIndex) -> None:
+    index.put([replace(ENTRY, state=IndexState.COMPLETE), replace(ENTRY, file_id=b"G" * 16, segment=1)])
+    assert not index.begin_deletion(ENTRY.recording)
+    assert IndexState.DELETING not in {entry.state for entry in index.group(ENTRY.recording)}
+
+
+def test_entries_are_added_only_where_there_are_none(index: RecordingIndex) -> None:
+    index.put([ENTRY])
+    gone = replace(
+        ENTRY, file_id=b"G" * 16, state=IndexState.DELETED, hold="order", deleted_hour=ENTRY.started_hour
+    )
+    index.add([replace(ENTRY, records=99), gone])
+    index.add([])
+    assert index.get(ENTRY.file_id) == ENTRY
+    assert index.get(gone.file_id) == gone
+
+
+RIVAL = """
+import pickle, sys
+from recording.index import RecordingIndex
+place, what, groups = pickle.loads(sys.stdin.buffer.read())
+index = RecordingIndex(place)
+won = [group for group in groups
+       if (index.put_hold(group, "order") if what == "hold" else index.begin_deletion(group))]
+sys.stdout.buffer.write(pickle.dumps(won))
+"""
+
+
+def test_of_a_hold_and_a_deletion_at_once_exactly_one_wins(index: RecordingIndex, place: Place) -> None:
+    groups = [bytes([number]) * 16 for number in range(60)]
+    index.put(
+        [
+            replace(ENTRY, file_id=group[:-1] + bytes([at]), recording=group, state=IndexState.COMPLETE)
+            for group in groups
+            for at in range(3)
+        ]
+    )
+    rivals = [start(RIVAL, (place, what, groups)) for what in ("hold", "delete", "hold", "delete")]
+    won = []
+    for rival in rivals:
+        assert rival.stdout is not None
+        won.append(set(pickle.loads(rival.stdout.read())))
+        rival.stdout.close()
+        assert rival.wait(60) == 0
+    held, deleted = won[0] | won[2], won[1] | won[3]
+    assert held | deleted == set(groups)
+    assert held & deleted == set()
+    for group in groups:
+        entries = index.group(group)
+        assert {entry.hold is not None for entry in entries} == {group in held}
+        assert {entry.state is IndexState.DELETING for entry in entries} == {group in deleted}
+
+
+def start(program: str, given: object) -> subprocess.Popen[bytes]:
+    """A process of its own that is given something on standard input."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"},
+    )
+    assert process.stdin is not None
+    process.stdin.write(pickle.dumps(given))
+    process.stdin.close()
+    return process
+
+
 WRITER = """
 import pickle, sys
 from dataclasses import replace
@@ -217,18 +311,7 @@ index.close()
 
 
 def test_several_processes_make_it_and_write_at_once_and_lose_nothing(place: Place) -> None:
-    writers = []
-    for number in range(4):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"},
-        )
-        assert writer.stdin is not None
-        writer.stdin.write(pickle.dumps((place, ENTRY, 1000 * number)))
-        writer.stdin.close()
-        writers.append(writer)
+    writers = [start(WRITER, (place, ENTRY, 1000 * number)) for number in range(4)]
     for writer in writers:
         assert writer.stdout is not None
         assert writer.stdout.read() == b"open\n"

@@ -129,14 +129,15 @@ def test_parties_are_shown_for_a_reason_that_is_audited(file: ConfigurationFile,
     assert CALLER not in run("recordings", "find")
     run("recordings", "find", "--parties")
     assert run.code == 77
-    run("recordings", "find", "--parties", "--reason", "number 12345")
-    assert run.code == 77
+    with pytest.raises(SystemExit):
+        run("recordings", "find", "--parties", "--reason", "number 12345")
     assert events(file, "index_read") == []
     (entry,) = run.json("recordings", "find", "--parties", "--reason", "complaint")["recordings"]
     assert (entry["from"], entry["to"]) == (CALLER, CALLED)
-    assert CALLER in run("recordings", "find", "--parties", "--reason", "complaint")
+    assert CALLER in run("recordings", "find", "--parties", "--reason", "complaint", "--ticket", "QA-12")
     lines = events(file, "index_read")
     assert [(line["file_id"], line["reason"]) for line in lines] == [(call.file_id, "complaint")] * 2
+    assert lines[1]["ticket"] == "QA-12"
 
 
 def test_without_the_key_no_party_is_shown_and_the_number_is_still_found(

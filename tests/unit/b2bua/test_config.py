@@ -460,6 +460,7 @@ def test_a_database_is_reached_with_what_the_file_names(file: ConfigurationFile)
     directory = file.made.directory
     recording = file.load().recording
     assert recording.index.key == "dev"
+    assert recording.tls_floor_exceptions == ("index",)
     assert recording.index_place == PostgreSQLSettings(
         host="::1",
         port=5433,

@@ -40,6 +40,7 @@ GOOD: dict[str, Any] = {
     },
     "rewrapping": {"cpu_ms_per_rewrap": 2.5},
     "reading": {"read_mb_per_s": 500, "verify_mb_per_s": 500},
+    "index": {"search_ms": 9.99, "wrong": 0},
     "set_up": {"added_ms": 19.99},
     "rate": {"failures": 0, "failures_by_kind": {}},
 }
@@ -47,7 +48,7 @@ GOOD: dict[str, Any] = {
 
 def test_figures_at_their_limits_are_met() -> None:
     assert {target["met"] for target in judge(GOOD)} == {True}
-    assert len(judge(GOOD)) == 11
+    assert len(judge(GOOD)) == 12
     assert faults(GOOD) == []
 
 
@@ -63,6 +64,7 @@ def test_figures_at_their_limits_are_met() -> None:
         ("rewrapping", "cpu_ms_per_rewrap", 2.51),
         ("reading", "read_mb_per_s", 499.9),
         ("reading", "verify_mb_per_s", 499.9),
+        ("index", "search_ms", 10.0),
         ("set_up", "added_ms", 20.0),
         ("rate", "failures", 1),
     ],
@@ -116,3 +118,9 @@ def test_calls_that_failed_are_a_fault() -> None:
     results = copy.deepcopy(GOOD)
     results["rate"] = {"failures": 2, "failures_by_kind": {"CallRefusedError: 503": 2}}
     assert "CallRefusedError" in faults(results)[0]
+
+
+def test_a_search_that_finds_other_rows_is_a_fault() -> None:
+    results = copy.deepcopy(GOOD)
+    results["index"]["wrong"] = 1
+    assert faults(results) == ["index: 1 searches found other rows"]

@@ -48,6 +48,7 @@ class Rig:
         source.write_bytes(os.urandom(100))
         self.sink.put(source, name)
         self.sink.put_slots(name.key, 1, b"slots")
+        self.sink.put_manifest(name.key, b"manifest")
         entry = IndexEntry(
             file_id=file_id,
             recording=b"R" * 16,
@@ -145,6 +146,7 @@ def test_deletion_takes_segments_slots_and_attachments_and_is_told(rig: Rig) -> 
         assert entry.object_key is not None
         assert rig.sink.size(entry.object_key) is None
         assert rig.sink.slot_generations(entry.object_key) == []
+        assert rig.sink.manifest(entry.object_key) is None
     assert list(rig.sink.keys()) == [other.object_key]
     for entry in rig.index.group(b"R" * 16):
         assert (entry.state, entry.deleted_hour) == (IndexState.DELETED, LATE)
@@ -238,7 +240,7 @@ def test_a_store_that_says_gone_and_is_not_believed(tmp_path: Path) -> None:
         entry = rig.store(1)
         (left,) = rig.retention.delete(b"R" * 16, LATE)
         assert left.problem is not None
-        assert "still has the object and its slots and its name" in left.problem
+        assert "still has the object and its slots and its manifest and its name" in left.problem
         assert rig.states() == {IndexState.DELETING}
         honest = Retention(
             index=rig.index,
