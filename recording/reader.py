@@ -154,22 +154,26 @@ class RecordingReader:
                 is complete.
         """
         index = start
-        for block in self._blocks(start):
-            view = memoryview(block)
-            for at in range(0, len(view), self._record_len):
-                try:
-                    record = open_record(
-                        self._keys.body, index=index, sealed=view[at : at + self._record_len]
-                    )
-                    self._check_first(record)
-                except FormatError as error:
-                    raise self._end_error(index, str(error)) from error
-                yield record
-                index += 1
-                if record.is_final:
-                    self._check_final(record)
-                    return
-        raise self._end_error(index, "there is no FINAL record")
+        while True:
+            for block in self._blocks(index):
+                view = memoryview(block)
+                for at in range(0, len(view), self._record_len):
+                    try:
+                        record = open_record(
+                            self._keys.body, index=index, sealed=view[at : at + self._record_len]
+                        )
+                        self._check_first(record)
+                    except FormatError as error:
+                        raise self._end_error(index, str(error), size=self._size()) from error
+                    yield record
+                    index += 1
+                    if record.is_final:
+                        self._check_final(record)
+                        return
+            size = self._size()
+            if size < self.head.record_offset(index + 1):
+                raise self._end_error(index, "there is no FINAL record", size=size)
+            # Records were written while these were read: a file that grows is no altered one.
 
     def audio(self, start: int | None = None, stop: int | None = None) -> Iterator[Record]:
         """AUDIO records, from sample frame `start` on (default: all) to before `stop` (default: the end).
@@ -313,12 +317,12 @@ class RecordingReader:
         if behind:
             raise CorruptRecordingError(good, f"{behind} bytes follow FINAL")
 
-    def _end_error(self, good: int, what: str) -> EndError:
-        """Why there are only `good` records: the end was lost, or bytes were altered."""
+    def _end_error(self, good: int, what: str, *, size: int) -> EndError:
+        """Why there are only `good` records in `size` bytes: the end was lost, or bytes were altered."""
         if good == 0:
             return CorruptRecordingError(0, what)
         offset = self.head.record_offset(good)
-        rest = self._size() - offset
+        rest = size - offset
         if rest == 0:
             return TruncatedRecordingError(good, "there is no FINAL record")
         if rest < self._record_len:

@@ -256,3 +256,17 @@ def test_a_verdict_counts_records_and_audio() -> None:
     assert verdict.detail == "9 bytes of a record follow"
     verdict = verify(reader(flipped(DATA, BODY + 4 * RECORD)))
     assert (str(verdict), verdict.audio_bytes) == ("corrupt(4)", 3 * 4080)
+
+
+@pytest.mark.parametrize("first", range(1, 7))
+def test_a_file_that_grows_while_it_is_read_is_no_altered_one(tmp_path: Path, first: int) -> None:
+    """Its writer goes on after the reader has taken what was there: records, then FINAL."""
+    path = tmp_path / "live.crec"
+    path.write_bytes(DATA[: BODY + first * RECORD])
+    with open_with_dek(path, DEK) as opened:
+        records = opened.records()
+        read = [next(records) for _ in range(first)]
+        path.write_bytes(DATA)
+        read += records
+    assert [record.index for record in read] == list(range(7))
+    assert read[-1].is_final
