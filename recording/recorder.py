@@ -252,6 +252,8 @@ class Recorder:
         for name, text in shortages:
             told = problems if self._tenants[name].waits_for_keys else warnings
             told.append(f"keys of tenant {name}: {text}")
+        if self._sealer is not None and self._sealer.problem is not None:
+            warnings.append(f"names are not sealed into the index: {self._sealer.problem}")
         return Readiness(problems=tuple(problems), warnings=tuple(warnings))
 
     def reserve(self, tenant: str) -> Reservation:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from recording.errors import MissingSlotError
+from recording.format.content import RecordingMeta
 from recording.format.slots import KeySlot
 from recording.index import NO_PARTIES, IndexEntry, IndexState, RecordingIndex, SealedParties
 from recording.index.parties import Parties, PartyReader, PartySealer, SealedPartiesError
@@ -23,7 +24,9 @@ from recording.keys.errors import KeyConfigurationError, KeyUnavailableError, No
 from recording.keys.local import LocalKeyProvider, create_kek
 from recording.keys.pool import TenantKey
 from recording.keys.provider import DataKey, KeyContext
-from recording.settings import LocalKeySettings
+from recording.observer import SilentObserver
+from recording.recorder import Recorder
+from recording.settings import IndexSettings, Layout, LocalKeySettings, PoolSettings, RecordingSettings
 
 CLINIC, LAB = b"C" * 16, b"L" * 16
 TENANTS = {
@@ -287,3 +290,44 @@ def test_a_search_key_is_private_whole_and_never_overwritten(tmp_path: Path) -> 
     with pytest.raises(KeyConfigurationError):
         create_search_key(tmp_path / "none" / "key")
     assert os.listdir(tmp_path) == ["key"]  # noqa: PTH208
+
+
+def test_a_recorder_records_without_an_index_key_and_says_that_names_are_missing(
+    rig: Rig, tmp_path: Path
+) -> None:
+    settings = RecordingSettings(
+        directory=tmp_path / "store",
+        spool_directory=tmp_path / "spool",
+        index_path=tmp_path / "other.sqlite",
+        keys={},
+        fsync_interval_ms=50,
+        min_free_bytes=0,
+        pool=PoolSettings(size=1),
+        index=IndexSettings(search_key_path=tmp_path / "search", key="index"),
+    )
+    away = RecorderProvider("index", rig.settings)
+    away.outages = 1 << 30
+    recorder = Recorder(
+        settings,
+        {"clinic": TENANTS["clinic"]},
+        {"main": rig.provider, "index": away},
+        SilentObserver(),
+    )
+    recorder.start()
+    try:
+        assert recorder.wait_ready(2.0)
+        (warning,) = recorder.readiness().warnings
+        assert warning == "names are not sealed into the index: KeyUnavailableError: down"
+        recording = recorder.open(
+            recorder.reserve("clinic"),
+            meta=RecordingMeta(rate_hz=8000, call_uid="ab" * 16, from_=NUMBER, to="Zoë", trunk_a="pbx"),
+            layout=Layout.MIXED,
+            on_failure=pytest.fail,
+        )
+        recording.append(memoryview(bytes(1600)), 800, 0)
+        recording.finish(ended_by="caller", reason="ended")
+    finally:
+        assert recorder.stop()
+    with closing(RecordingIndex(settings.index_path)) as index:
+        (entry,) = index.find(blind=[rig.search.blind(CLINIC, NUMBER) or b""])
+        assert (entry.state, entry.trunk_a, entry.parties.sealed) == (IndexState.COMPLETE, "pbx", None)
