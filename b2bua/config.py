@@ -18,6 +18,7 @@ from b2bua.config_files import check_files, material_settings, metrics_material_
 from b2bua.config_index import check_index_files, index_settings, retention_settings
 from b2bua.config_keys import key_settings
 from b2bua.config_shape import RouteTable, TenantTable, TrunkTable
+from b2bua.config_sink import sink_settings
 from b2bua.errors import ConfigurationError, ConfigurationProblem
 from b2bua.settings import (
     AuditSettings,
@@ -245,6 +246,8 @@ def _recording(document: Document) -> RecordingSettings:
         retention=retention_settings(document),
         signing_key_path=_optional(document, table.signing_key),
         verification_key_paths=tuple(document.file(text) for text in table.verification_keys),
+        max_spool_bytes=table.max_spool_bytes,
+        sink=sink_settings(document),
         pool=PoolSettings(
             size=table.pool.size, ttl_s=table.pool.ttl_s, refill_per_request=table.pool.refill_per_request
         ),

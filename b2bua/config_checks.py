@@ -12,6 +12,7 @@ from b2bua.config_index import check_index
 from b2bua.config_keys import AWSKey, LocalKey, RSAKey
 from b2bua.config_lines import KeyPath
 from b2bua.config_shape import AuditTable, LogTable, TenantTable, TrunkTable
+from b2bua.config_sink import check_sink
 from b2bua.config_values import KMS_KEY, HostPort, PortRange
 from b2bua.settings import Environment
 
@@ -385,6 +386,7 @@ ALL_CHECKS = (
     check_regions,
     check_key_parts,
     check_directories,
+    check_sink,
     check_limits,
     check_pause_codes,
     check_control,

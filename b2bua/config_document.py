@@ -37,6 +37,7 @@ from b2bua.config_shape import (
     TrunkTable,
 )
 from b2bua.config_shape_index import IndexTable
+from b2bua.config_shape_sink import SinkTable
 from b2bua.errors import ConfigurationProblem
 
 TableType = TypeVar("TableType", bound=Table)
@@ -57,6 +58,7 @@ SINGLE_TABLES: Mapping[str, type[Table]] = {
 REQUIRED_TABLES = ("sip", "tls", "media", "recording", "audit")
 OPTIONAL_TABLES = ("metrics", "control")
 """Absent, they switch something off; the others have defaults."""
+SINK_PATH: KeyPath = ("recording", "sink")
 NAMED_TABLES = ("keys", "tenants", "trunks")
 _SECRET_KEY = re.compile(
     r"^(?!.*_file$).*(?:password|passwd|passphrase|secret|credential|access_key|api_key|(?:^|_)(?:token|pin)$)",
@@ -134,6 +136,7 @@ class Document:
 
     directory: Path
     general: Section[General]
+    sink: Section[SinkTable] = field(default_factory=lambda: Section(path=SINK_PATH, value=SinkTable()))
     sip: Section[SIP] | None = None
     tls: Section[TLS] | None = None
     media: Section[Media] | None = None
@@ -191,8 +194,10 @@ class _Reader:
 
     def document(self) -> Document:
         known = {*SINGLE_TABLES, *NAMED_TABLES, "routes"}
+        sink = self._sink()
         general = {key: value for key, value in self._data.items() if key not in known}
         document = Document(directory=self._directory, general=self._section(General, general, ()))
+        document.sink = sink
         for name, shape in SINGLE_TABLES.items():
             setattr(document, name, self._single(name, shape))
         document.keys = {name: self._key(name, table) for name, table in self._named("keys").items()}
@@ -206,6 +211,19 @@ class _Reader:
         }
         document.routes = self._routes()
         return document
+
+    def _sink(self) -> Section[SinkTable]:
+        """The table within [recording], taken out of it: it is judged key by key like those at the top."""
+        recording = self._data.get("recording")
+        if not isinstance(recording, dict) or "sink" not in recording:
+            return Section(path=SINK_PATH, value=SinkTable())
+        self._data = {**self._data, "recording": {**recording}}
+        table = self._table(self._data["recording"].pop("sink"), SINK_PATH)
+        return (
+            Section(path=SINK_PATH, value=SinkTable(), bad=frozenset({"kind"}))
+            if table is None
+            else (self._section(SinkTable, table, SINK_PATH))
+        )
 
     def _single(self, name: str, shape: type[Table]) -> Section[Any] | None:
         if name not in self._data:
@@ -387,7 +405,7 @@ def _refuse_secrets(value: object, path: KeyPath, report: Report) -> None:
     """Report whatever looks like a secret, without quoting it."""
     if isinstance(value, dict):
         for key, child in value.items():
-            if _SECRET_KEY.search(key) and not isinstance(child, dict):
+            if _SECRET_KEY.search(key) and not key.endswith("_file") and not isinstance(child, dict):
                 report.add_secret((*path, key), "a secret has no place in this file")
             _refuse_secrets(child, (*path, key), report)
     elif isinstance(value, list):

@@ -13,6 +13,7 @@ from b2bua.config_document import Document, Report, Section
 from b2bua.config_key_files import check_key_files
 from b2bua.config_lines import KeyPath
 from b2bua.config_shape import TLS, MetricsTable
+from b2bua.config_sink import check_sink_files
 from b2bua.settings import Environment
 from recording.keys.errors import KeyConfigurationError
 from recording.signing import PublicKey, SigningKey
@@ -35,6 +36,7 @@ def check_files(document: Document, report: Report, now: datetime) -> None:
             _check_material(document, metrics, settings, report, now, frozenset({Usage.SERVER}))
     check_key_files(document, report)
     _check_signing(document, report)
+    check_sink_files(document, report)
     audit = document.audit
     if audit is not None and audit.good("plain") and audit.value.plain not in {None, "-"}:
         _check_audit_path(document.file(audit.value.plain or ""), audit.key("plain"), report)

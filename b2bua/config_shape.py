@@ -179,7 +179,10 @@ class Pool(Table):
 class Recording(Table):
     """Where recordings go and how much of one a crash may cost; `b2bua check` prints the bounds."""
 
-    directory: PathText = _key("Directory of the finished recordings.", '"recordings"')
+    directory: PathText = _key(
+        "Directory of the finished recordings; with an S3 sink only the defaults below come from it.",
+        '"recordings"',
+    )
     spool: PathText | None = _key(
         "Directory for running ones, ciphertext too. Default: beside it, with `-spool`.",
         '"spool"',
@@ -251,6 +254,14 @@ class Recording(Table):
         "other recorders'.",
         '["keys/signing-2026.pub"]',
         default=[],
+    )
+    max_spool_bytes: int | None = _key(
+        "Bytes in the spool, running recordings and what is not in the sink yet, above which no call that must be "
+        "recorded is taken. Calls that run go on, and nothing is deleted that is not stored. Default: "
+        "`min_free_bytes` alone decides.",
+        "107374182400",
+        default=None,
+        ge=1 << 20,
     )
     pool: Pool = _key("Table `recording.pool`.", "{ size = 16 }", default=Pool())
 

@@ -20,6 +20,7 @@ import tls
 from b2bua.config_document import REQUIRED_TABLES, SINGLE_TABLES
 from b2bua.config_keys import KEY_TABLES, TransitTable
 from b2bua.config_shape import General, Pool, RouteTable, Table, TenantTable, TrunkTable
+from b2bua.config_shape_sink import SinkTable
 from b2bua.errors import B2BUAError
 from recording.errors import RecordingError
 from tls.errors import TLSError
@@ -44,6 +45,7 @@ def configuration_page() -> str:
             for name, shape in SINGLE_TABLES.items()
         ),
         _section("[recording.pool]", Pool),
+        _section("[recording.sink]", SinkTable),
         *(
             _section(f'[keys.NAME] with provider = "{name.value}"', shape)
             for name, shape in KEY_TABLES.items()

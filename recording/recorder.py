@@ -18,9 +18,10 @@ from recording.keys.errors import NoKeyError
 from recording.keys.pool import KeyPool, PooledKey, TenantKey
 from recording.keys.provider import KeyProvider
 from recording.observer import RecordingObserver
-from recording.settings import Layout, RecordingSettings
-from recording.sinks.local import LocalSink
+from recording.settings import Layout, RecordingSettings, S3SinkSettings
+from recording.sinks.build import build_sink
 from recording.sinks.retry import RetryingSink
+from recording.sinks.sink import SinkUnavailableError
 from recording.spool import Spool
 from recording.spool_recovery import RecoveredFile, RecoveryReport, recover_spool
 from recording.spool_state import OwnerLock, make_spool_directory
@@ -81,7 +82,8 @@ class Reservation:
 class Readiness:
     """`problems`: what keeps calls from being served as the configuration says, or will. Empty: all is well.
 
-    `warnings`: what an operator must act on although calls are served: a tenant lives on its fallback key, or without.
+    `warnings`: what an operator must act on although calls are served: a tenant lives on its fallback key, or without;
+    a remote store takes nothing, and the spool still has room.
     """
 
     problems: tuple[str, ...]
@@ -112,6 +114,7 @@ class Recorder:
 
         Raises:
             KeyConfigurationError: a tenant names a provider that is not there; or the signing key cannot be used.
+            SinkRefusedError: the sink's settings cannot be used.
             ValueError: a setting is out of the format's bounds.
         """
         _check_settings(settings)
@@ -120,11 +123,17 @@ class Recorder:
         self._tenants = dict(tenants)
         self._providers = providers
         self._sealer: PartySealer | None = None
-        self._sink = LocalSink(settings.directory)
+        self._sink = build_sink(settings, observer=observer)
         self._retrying = RetryingSink(self._sink)
         self._pool = KeyPool(tenants=tenants, providers=providers, settings=settings.pool, observer=observer)
         self._voucher = build_voucher(settings, self._retrying)
-        self._uploader = Uploader(self._retrying, vouch=self._voucher.store)
+        self._is_remote = isinstance(settings.sink, S3SinkSettings)
+        self._uploader = Uploader(
+            self._retrying,
+            observer=observer,
+            vouch=self._voucher.store,
+            threads=settings.sink.max_concurrency if isinstance(settings.sink, S3SinkSettings) else 1,
+        )
         self._index: RecordingIndex | None = None
         self._lock: OwnerLock | None = None
         self._spool: Spool | None = None
@@ -139,7 +148,7 @@ class Recorder:
         """
         settings = self._settings
         make_spool_directory(settings.spool_directory)
-        self._sink.health()
+        self._check_sink()
         self._lock = OwnerLock.create(settings.spool_directory)
         self._index = RecordingIndex(settings.index_place)
         self._sealer = self._start_sealer(self._index)
@@ -149,6 +158,7 @@ class Recorder:
             sink=self._sink,
             voucher=self._voucher,
             new_owner=self._lock.owner,
+            is_deferred=self._is_remote,
             on_progress=on_progress,
         )
         spool = Spool(
@@ -160,6 +170,7 @@ class Recorder:
             fsync_interval_ms=settings.fsync_interval_ms,
             min_free_bytes=settings.min_free_bytes,
             voucher=self._voucher,
+            max_spool_bytes=settings.max_spool_bytes,
         )
         self._spool = spool
         for state, entry in report.waiting:
@@ -191,6 +202,14 @@ class Recorder:
         )
         sealer.start()
         return sealer
+
+    def _check_sink(self) -> None:
+        """A store that is away is what the spool is for; one that refuses, or does not lock as asked, is not."""
+        try:
+            self._sink.health()
+        except SinkUnavailableError:
+            if not self._is_remote:
+                raise
 
     def stop(self, deadline_s: float = 10.0) -> bool:
         """Write, sync and store what is left, within the deadline; wipe keys. Finish the calls' recordings before.
@@ -240,10 +259,9 @@ class Recorder:
         checks = (
             (not self._pool.is_running, "the keys thread does not run"),
             (not self._uploader.is_running, "the uploader thread does not run"),
-            (not spool.has_space, "the spool's file system has less than min_free_bytes"),
+            (not spool.has_space, f"the spool has no room: {spool.space_problem}"),
             (not spool.has_queue_room, "sealed records pile up in memory: the spool's disk is too slow"),
             (spool.index_problem is not None, f"index: {spool.index_problem}"),
-            (self._uploader.problem is not None, f"sink: {self._uploader.problem}"),
         )
         problems = [text for is_wrong, text in checks if is_wrong]
         warnings: list[str] = []
@@ -254,6 +272,9 @@ class Recorder:
             told.append(f"keys of tenant {name}: {text}")
         if self._sealer is not None and self._sealer.problem is not None:
             warnings.append(f"names are not sealed into the index: {self._sealer.problem}")
+        if self._uploader.problem is not None:
+            # A remote store's outage is what the spool is for, and `has_space` tells when that ends.
+            (warnings if self._is_remote else problems).append(f"sink: {self._uploader.problem}")
         return Readiness(problems=tuple(problems), warnings=tuple(warnings))
 
     def reserve(self, tenant: str) -> Reservation:
@@ -318,7 +339,10 @@ class Recorder:
 
 
 def recover(
-    settings: RecordingSettings, on_progress: Progress | None = None, *, only_owner: str | None = None
+    settings: RecordingSettings,
+    on_progress: Progress | None = None,
+    *,
+    only_owner: str | None = None,
 ) -> RecoveryReport:
     """What `b2bua recordings recover` does: recover the spool without a key, beside a living recorder or without one.
 
@@ -328,7 +352,7 @@ def recover(
         SpoolError, SinkError, IndexUnavailableError, KeyConfigurationError: says what cannot be used.
     """
     index = RecordingIndex(settings.index_place)
-    sink = LocalSink(settings.directory)
+    sink = RetryingSink(build_sink(settings))
     try:
         return recover_spool(
             settings.spool_directory,

@@ -130,6 +130,16 @@ class ServerSideEncryption(enum.Enum):
     KMS = "aws:kms"
 
 
+class CannedACL(enum.Enum):
+    """Whom an upload is handed to.
+
+    Where the uploader is another account than the bucket's owner and the store still knows ACLs, the owner could not
+    read what it was sent otherwise. Source: S3 User Guide, canned ACL.
+    """
+
+    BUCKET_OWNER_FULL_CONTROL = "bucket-owner-full-control"
+
+
 class RequestChecksum(enum.Enum):
     """Botocore's `request_checksum_calculation`.
 
@@ -169,6 +179,7 @@ class S3SinkSettings:
     ca_path: Path | None = None
     credentials_path: Path | None = None
     profile: str = "default"
+    acl: CannedACL | None = None
     object_lock_mode: LockMode | None = None
     object_lock_days: int = 0
     server_side_encryption: ServerSideEncryption | None = None

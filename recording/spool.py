@@ -87,6 +87,7 @@ class Spool:
         fsync_interval_ms: int,
         min_free_bytes: int,
         voucher: Voucher | None = None,
+        max_spool_bytes: int | None = None,
         disk: Disk | None = None,
     ) -> None:
         """Check the directory and its free space. Raises SpoolError."""
@@ -99,6 +100,7 @@ class Spool:
         self._interval_ns = fsync_interval_ms * _NS_PER_MS
         self._min_free_bytes = min_free_bytes
         self._voucher = voucher
+        self._max_spool_bytes = max_spool_bytes
         self._disk = disk or Disk()
         self._changed = threading.Condition()
         self._messages: deque[_Message] = deque()
@@ -110,7 +112,7 @@ class Spool:
         self._flush_done = 0
         self._thread: threading.Thread | None = None
         self._sync_threads = SyncThreads()
-        # Of the spool thread alone from here on; `_free_bytes` and `_index_problem` are read elsewhere.
+        # Of the spool thread alone from here on; `_free_bytes`, `_spooled_bytes`, `_index_problem` are read elsewhere.
         self._segments: dict[bytes, SpooledSegment] = {}
         self._failing: dict[bytes, SpooledSegment] = {}
         self._stored: list[SpoolState] = []
@@ -119,10 +121,12 @@ class Spool:
         self._is_directory_dirty = False
         self._lag_ns = 0
         self._free_bytes = _free_bytes(directory)
+        self._spooled_bytes = 0
         self._index_problem: str | None = None
 
     def start(self) -> None:
         assert self._thread is None, "a spool is started once"
+        self._look_at_space()  # what a recovery left to be uploaded counts from the first call on
         self._is_running = True
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
@@ -206,8 +210,21 @@ class Spool:
 
     @property
     def has_space(self) -> bool:
-        """Whether the spool's file system had `min_free_bytes` at the last look, at most a second ago."""
+        """Whether a new recording has room.
+
+        The spool's file system had `min_free_bytes` at the last commit, and the spool held less than
+        `max_spool_bytes`. Recordings that run go on; nothing is deleted that is not stored.
+        """
+        if self._max_spool_bytes is not None and self._spooled_bytes >= self._max_spool_bytes:
+            return False
         return self._free_bytes >= self._min_free_bytes
+
+    @property
+    def space_problem(self) -> str:
+        """Why `has_space` is false, for people."""
+        if self._free_bytes < self._min_free_bytes:
+            return "its file system has less than min_free_bytes"
+        return f"{self._spooled_bytes} bytes wait in it, max_spool_bytes is reached"
 
     @property
     def has_queue_room(self) -> bool:
@@ -335,6 +352,7 @@ class Spool:
         """
         self._sync_segments()
         self._end_segments()
+        self._offer_parts()
         self._write_index()
         self._look_at_space()
         self._observer.spool_lag(seconds=self._lag_ns / _NS_PER_S, queued_bytes=self._queued_bytes)
@@ -361,7 +379,9 @@ class Spool:
                 except OSError as error:
                     self._give_up(segment, spool_error(segment.path, error))
         for segment, failure in zip(segments, self._sync(jobs), strict=True):
-            if failure is not None and segment.file_id in self._segments:
+            if failure is None:
+                segment.synced()
+            elif segment.file_id in self._segments:
                 self._give_up(segment, spool_error(segment.path, failure))
 
     def _end_segments(self) -> None:
@@ -373,6 +393,17 @@ class Spool:
                 if failure is None:
                     self._hand_over(segment, IndexState.COMPLETE)
 
+    def _offer_parts(self) -> None:
+        """Tell the uploader of running segments that have grown by a part."""
+        part_bytes = self._uploader.part_bytes
+        if part_bytes is None:
+            return
+        for segment in self._segments.values():
+            if segment.durable_bytes - segment.offered_bytes >= part_bytes:
+                segment.offered_bytes = segment.durable_bytes - segment.durable_bytes % part_bytes
+                job = UploadJob(path=segment.path, name=segment.state.object_name)
+                self._uploader.grow(job, segment.durable_bytes)
+
     def _sync(self, jobs: list[Callable[[], None]]) -> list[OSError | None]:
         return self._sync_threads.run(jobs, meanwhile=self._take_messages)
 
@@ -381,6 +412,9 @@ class Spool:
             self._free_bytes = _free_bytes(self._directory)
         except SpoolError:
             self._free_bytes = 0  # a file system that does not answer takes no new call
+        running = sum(segment.size_bytes for segment in self._segments.values())
+        self._spooled_bytes = running + sum(entry.size_bytes for _, entry in self._uploading.values())
+        self._observer.spool_level(spooled_bytes=self._spooled_bytes, waiting_files=len(self._uploading))
 
     def _is_ended(self, segment: SpooledSegment) -> bool:
         return segment.final_records is not None and segment.is_drained and not segment.is_dirty

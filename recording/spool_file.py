@@ -66,6 +66,9 @@ class SpooledSegment:
         self._is_state_synced = False
         self._head_len = 0
         self._written = 0
+        self._syncing = 0
+        self.durable_bytes = 0  # the first of the file that were made durable; they stay as they are
+        self.offered_bytes = 0  # of these, how many the uploader was told of
         self._failing_since_ns: int | None = None
         self._digest = hashlib.sha256()
 
@@ -143,6 +146,7 @@ class SpooledSegment:
         """
         fd = os.dup(self._fd)
         self.is_dirty = False
+        self._syncing = self._written
         is_state_synced, self._is_state_synced = self._is_state_synced, True
 
         def job() -> None:
@@ -154,6 +158,10 @@ class SpooledSegment:
                 os.close(fd)
 
         return job
+
+    def synced(self) -> None:
+        """The job that `begin_sync` gave has ended well."""
+        self.durable_bytes = self._syncing
 
     def begin_mark_ended(self) -> Callable[[], None]:
         """A job for another thread that says in the state file that FINAL is on disk. It raises OSError."""

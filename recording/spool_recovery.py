@@ -25,6 +25,7 @@ from recording.sinks.sink import EXTENSION, ObjectName, Sink, SinkError
 from recording.spool_state import (
     LOCK_EXTENSION,
     STATE_EXTENSION,
+    TEMPORARY_EXTENSION,
     OwnerLock,
     SpoolError,
     SpoolState,
@@ -70,6 +71,7 @@ def recover_spool(
     voucher: Voucher | None = None,
     new_owner: str | None = None,
     only_owner: str | None = None,
+    is_deferred: bool = False,
     on_progress: Callable[[int, int, RecoveredFile], None] | None = None,
 ) -> RecoveryReport:
     """Recover every file in `directory` whose owner no longer lives.
@@ -81,6 +83,7 @@ def recover_spool(
         voucher: signs what is recovered, which is read for it, and stores the manifests.
         new_owner: the living owner who takes over the files that could not be stored; None leaves them as they are.
         only_owner: recover this owner's files alone, who is dead like the others; None: everybody's.
+        is_deferred: leave all that is to be stored for `new_owner` to upload, so that a slow store delays no start.
         on_progress: called after each file with how many are done, how many there are, and what became of it.
 
     Raises:
@@ -91,7 +94,12 @@ def recover_spool(
     try:
         with _dead_files(directory, only_owner) as states:
             recovery = _Recovery(
-                directory=directory, index=index, sink=sink, voucher=voucher, new_owner=new_owner
+                directory=directory,
+                index=index,
+                sink=sink,
+                voucher=voucher,
+                new_owner=new_owner,
+                is_deferred=is_deferred,
             )
             files = []
             for number, state in enumerate(states, start=1):
@@ -114,12 +122,14 @@ class _Recovery:
         sink: Sink,
         voucher: Voucher | None,
         new_owner: str | None,
+        is_deferred: bool,
     ) -> None:
         self._voucher = voucher
         self._directory = directory
         self._index = index
         self._sink = sink
         self._new_owner = new_owner
+        self._is_deferred = is_deferred
         self.waiting: list[tuple[SpoolState, IndexEntry]] = []
 
     def recover(self, state: SpoolState) -> RecoveredFile:
@@ -152,15 +162,13 @@ class _Recovery:
         if self._voucher is not None:
             with path.open("rb") as file:
                 self._sign(self._voucher, state, entry, file)
+        if self._is_deferred:
+            return self._leave(state, entry, "it is uploaded next")
         try:
             size_bytes = self._sink.put(path, name)
             self._vouch(name)
         except SinkError as error:
-            if self._new_owner is not None:
-                state = replace(state, owner=self._new_owner)
-                write_state(self._directory, state)
-            self.waiting.append((state, entry))
-            return RecoveredFile(entry=entry, problem=str(error))
+            return self._leave(state, entry, str(error))
         entry = replace(entry, object_key=name.key, size_bytes=size_bytes)
         self._index.put([entry])
         remove_spooled(self._directory, state.file_id)
@@ -173,6 +181,14 @@ class _Recovery:
         if self._voucher is not None:
             self._voucher.store(name)
 
+    def _leave(self, state: SpoolState, entry: IndexEntry, problem: str) -> RecoveredFile:
+        """In the spool, for whoever uploads it."""
+        if self._new_owner is not None:
+            state = replace(state, owner=self._new_owner)
+            write_state(self._directory, state)
+        self.waiting.append((state, entry))
+        return RecoveredFile(entry=entry, problem=problem)
+
     def _without_records(self, state: SpoolState) -> RecoveredFile:
         entry = state.entry(IndexState.FAILED)
         self._index.put([entry])
@@ -182,6 +198,12 @@ class _Recovery:
     def _without_file(self, state: SpoolState) -> RecoveredFile:
         """The crash came before the file was made, or after it was moved to the sink."""
         key = state.object_name.key
+        known = self._index.get(state.file_id)
+        if (
+            known is not None and known.object_key == key
+        ):  # the crash came between the removal of the two files
+            remove_spooled(self._directory, state.file_id)
+            return RecoveredFile(entry=known)
         try:
             size_bytes = self._sink.size(key)
             if size_bytes is None:
@@ -217,6 +239,8 @@ def _dead_files(directory: Path, only_owner: str | None) -> Iterator[list[SpoolS
         for owner in sorted(by_owner):
             if (lock := OwnerLock.try_acquire(directory, owner)) is not None:
                 locks.append(lock)
+                for temporary in directory.glob(f"*.{owner}{TEMPORARY_EXTENSION}"):
+                    temporary.unlink(missing_ok=True)  # a state that was not to be: the one before it counts
                 # Read again: another recovery may have been here between our look and our lock.
                 states += [state for path in by_owner[owner] if (state := _state(path)) is not None]
         if orphans and (lock := OwnerLock.try_acquire(directory, _ORPHANS)) is not None:
@@ -244,6 +268,10 @@ def _scan(directory: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     for path in directory.glob(f"*{LOCK_EXTENSION}"):
         if _is_owner(path.stem):
             by_owner.setdefault(path.stem, [])
+    for path in directory.glob(f"*{TEMPORARY_EXTENSION}"):
+        owner = path.stem.rpartition(".")[2]
+        if _is_owner(owner):
+            by_owner.setdefault(owner, [])
     return by_owner, [path for path in segments if path.stem not in known]
 
 

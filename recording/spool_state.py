@@ -20,9 +20,11 @@ from recording.errors import RecordingError
 from recording.format.content import RecordingKind
 from recording.index.entry import NO_PARTIES, IndexEntry, IndexState, SealedParties
 from recording.sinks.sink import EXTENSION, ObjectName
+from recording.sinks.upload_state import remove_upload
 
 STATE_EXTENSION: Final = ".json"
 LOCK_EXTENSION: Final = ".lock"
+TEMPORARY_EXTENSION: Final = ".tmp"
 _VERSION: Final = 1
 _MAX_BYTES: Final = 8192
 _FILE_MODE: Final = 0o600
@@ -192,7 +194,8 @@ def write_state(directory: Path, state: SpoolState, *, sync: bool = True) -> Non
     synced later. Raises OSError; the former state file is there then.
     """
     path = state_path(directory, state.file_id)
-    temporary = path.with_suffix(".json.tmp")
+    # Named after its owner: one that a killed process left can be told from that of a living one.
+    temporary = directory / f"{state.file_id.hex()}.{state.owner}{TEMPORARY_EXTENSION}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
     try:
         with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
@@ -218,6 +221,7 @@ def sync_state(directory: Path, file_id: bytes) -> None:
 def remove_spooled(directory: Path, file_id: bytes) -> None:
     """Forget a file: first the segment, for a state file alone is one that recovery understands. Raises OSError."""
     segment_path(directory, file_id).unlink(missing_ok=True)
+    remove_upload(segment_path(directory, file_id))
     state_path(directory, file_id).unlink(missing_ok=True)
 
 

@@ -15,13 +15,20 @@ from recording.settings import (
     AWSKMSKeySettings,
     KeySettings,
     LocalKeySettings,
+    LocalSinkSettings,
     PKCS11KeySettings,
     RecordingSettings,
     RSAKeySettings,
+    S3SinkSettings,
+    TLSFloor,
     VaultTransitKeySettings,
 )
+from recording.sinks.sink import LockMode
 from tls.certificate import utc_text
 from tls.material import TLSMaterial, load_material
+
+ABORT_DAYS = 7
+"""A week: an outage of a store over a holiday week-end, and the days in which somebody comes to mend it."""
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
@@ -104,6 +111,7 @@ def _summary(settings: Settings, material: TLSMaterial) -> dict[str, object]:
         "keys": {name: key_text(key) for name, key in recording.keys.items()},
         "recording": {
             "directory": str(recording.directory),
+            "sink": sink_text(recording),
             "spool": str(recording.spool_directory),
             "index": str(recording.index_path),
             "layout": recording.layout.value,
@@ -114,6 +122,7 @@ def _summary(settings: Settings, material: TLSMaterial) -> dict[str, object]:
         "max_calls": settings.limits.max_calls,
         "emergency_numbers": len(settings.emergency_numbers),
         "warnings": [str(warning) for warning in material.warnings],
+        "advice": _advice(recording),
     }
 
 
@@ -162,6 +171,46 @@ def _audit_text(settings: Settings) -> str:
     return f"in clear, {audit.path or 'standard error'} (development only)"
 
 
+def sink_text(recording: RecordingSettings) -> str:
+    """One line about where recordings are kept."""
+    match recording.sink:
+        case LocalSinkSettings():
+            return str(recording.directory)
+        case S3SinkSettings() as s3:
+            place = f"S3 bucket {s3.bucket}{f'/{s3.prefix}' if s3.prefix else ''}"
+            lock = (
+                "no Object Lock"
+                if s3.object_lock_mode is None
+                else f"Object Lock {s3.object_lock_mode.value}"
+            )
+            return f"{place} at {s3.endpoint_url or f'AWS in {s3.region}'}, {lock}"
+        case _:
+            assert_never(recording.sink)
+
+
+def _advice(recording: RecordingSettings) -> list[str]:
+    """What only an operator of the bucket can set, and exceptions that somebody wrote down."""
+    s3 = recording.sink
+    if not isinstance(s3, S3SinkSettings):
+        return []
+    advice = [
+        (
+            f"bucket {s3.bucket}: give it a lifecycle rule AbortIncompleteMultipartUpload, DaysAfterInitiation above "
+            f"the longest outage that the spool is sized for ({ABORT_DAYS} is a good start); what it aborts "
+            "too early is sent again from the spool"
+        )
+    ]
+    if s3.object_lock_mode is LockMode.COMPLIANCE:
+        advice.append(
+            "object_lock_mode COMPLIANCE: until its day comes nobody deletes a recording, nor may ask to"
+        )
+    if s3.tls_floor is not TLSFloor.TLS_1_3:
+        advice.append(
+            f"recording.sink speaks TLS {s3.tls_floor.value} at its lowest: an exception that posture shows"
+        )
+    return advice
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -181,7 +230,7 @@ def _print_summary(settings: Settings, material: TLSMaterial) -> None:
             ["certificate until", utc_text(material.not_after)],
             ["media", f"SRTP only, {media.address}, ports {media.rtp_port_first}-{media.rtp_port_last}"],
             ["metrics", metrics],
-            ["recordings", f"{recording.directory}, {recording.layout.value}"],
+            ["recordings", f"{sink_text(recording)}, {recording.layout.value}"],
             *[[f"key {name}", key_text(key)] for name, key in recording.keys.items()],
             ["audit", _audit_text(settings)],
             ["calls at once", settings.limits.max_calls],
@@ -215,5 +264,7 @@ def _print_summary(settings: Settings, material: TLSMaterial) -> None:
         ["calls from", "beginning with", "go to"],
         [[route.source, route.prefix or "anything", route.destination] for route in settings.routes],
     )
+    for text in _advice(recording):
+        output.print_line(f"advice: {text}")
     for warning in material.warnings:
         output.print_error(f"warning: {warning}")

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util import Timeout
 
 from recording.settings import TLSFloor
@@ -56,9 +56,10 @@ class StoreTransport:
         """
         self._host = host
         self._timeout_s = timeout_s
-        self.versions: Counter[str] = Counter()
+        self.versions: Counter[str] = Counter()  # connections by negotiated TLS version
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = _VERSIONS[floor]
+        context.sslsocket_class = _counting(self.versions)
         try:
             if ca_path is None:
                 context.load_default_certs(ssl.Purpose.SERVER_AUTH)
@@ -93,7 +94,6 @@ class StoreTransport:
                 decode_content=False,
             )
             try:
-                self._count(response)
                 content = _read(response, deadline)
             except BaseException:
                 response.close()  # what is left of the answer must not be taken for the next one
@@ -115,10 +115,16 @@ class StoreTransport:
                 reason="bucket",
             )
 
-    def _count(self, response: urllib3.BaseHTTPResponse) -> None:
-        sock = getattr(response.connection, "sock", None)
-        if isinstance(sock, ssl.SSLSocket):
-            self.versions[sock.version() or "none"] += 1
+
+def _counting(versions: Counter[str]) -> type[ssl.SSLSocket]:
+    """Sockets that count the TLS version of each handshake."""
+
+    class CountingSocket(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            versions[self.version() or "none"] += 1
+
+    return CountingSocket
 
 
 class _TimedBody(io.BytesIO):
@@ -160,8 +166,10 @@ def _reason(error: BaseException) -> str:
 
 def _label(error: BaseException) -> str:
     inner = _innermost(error)
-    if isinstance(inner, ssl.SSLError):
+    if isinstance(inner, (ssl.SSLError, urllib3.exceptions.SSLError)):
         return "tls"
+    if isinstance(inner, NewConnectionError):  # urllib3 counts a refused connection among the time-outs
+        return "unreachable"
     if isinstance(inner, (TimeoutError, urllib3.exceptions.TimeoutError)):
         return "timeout"
     return "unreachable"

@@ -25,7 +25,7 @@ from recording.sinks.s3_multipart import (
     S3Multipart,
     base64_md5,
     check_etag,
-    encryption_headers,
+    object_headers,
     precondition,
     unquoted,
 )
@@ -135,7 +135,7 @@ class S3Sink:
                 Key=key,
                 Body=data,
                 ContentMD5=base64_md5(data),
-                **encryption_headers(self._settings),
+                **object_headers(self._settings),
                 **headers,
                 **precondition(self._settings),
             )
@@ -250,7 +250,7 @@ class S3Sink:
 
     def health(self) -> None:
         """The bucket answers over verified TLS and is what the settings ask for: Object Lock as read back."""
-        self._client.call("list_objects_v2", Prefix=self._settings.prefix, MaxKeys=1)
+        next(self._client.pages("list_objects_v2", Prefix=self._settings.prefix, MaxKeys=1))
         self._locks.check_bucket()
 
     def describe(self) -> dict[str, str]:
@@ -297,7 +297,8 @@ class S3Sink:
 
     def extend_retention(self, key: str, until: datetime) -> Retention:
         self._require_lockable(key)
-        return self._locks.extend(self._key(key), until)
+        self._locks.extend(self._key(key), until)
+        return self._locks.retention(self._key(key))
 
     def set_hold(self, key: str, *, is_held: bool) -> Retention:
         self._require_lockable(key)
@@ -324,19 +325,13 @@ class S3Sink:
 
     def _listed(self, prefix: str) -> Iterator[str]:
         """Whole keys, a page at a time."""
-        more: dict[str, str] = {}
-        while True:
-            answer = self._client.call("list_objects_v2", Prefix=prefix, **more)
+        for answer in self._client.pages("list_objects_v2", Prefix=prefix):
             for each in answer.get("Contents", []):
                 yield str(each.get("Key"))
-            token = str(answer.get("NextContinuationToken") or "")
-            if not answer.get("IsTruncated") or not token or more.get("ContinuationToken") == token:
-                return
-            more = {"ContinuationToken": token}
 
     def _find(self, key: str) -> _Listed | None:
         """The newest version of an object, by listing: it takes no right to read objects."""
-        answer = self._client.call("list_objects_v2", Prefix=key, MaxKeys=2)
+        answer = next(self._client.pages("list_objects_v2", Prefix=key, MaxKeys=2))
         for each in answer.get("Contents", []):
             if each.get("Key") == key:
                 size = each.get("Size")

@@ -10,8 +10,9 @@ import logging
 import re
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -139,6 +140,35 @@ class S3Client:
             raise SinkUnavailableError(f"{what}: the store's answer is none", reason="bad_answer")
         return answer
 
+    def pages(self, operation: str, **parameters: object) -> Iterator[Mapping[str, Any]]:
+        """The answers of a listing, a page at a time.
+
+        Raises SinkUnavailableError for an answer that does not say whether it is the last: nothing may be taken for
+        absent because a store said nothing.
+        """
+        more: dict[str, object] = {}
+        while True:
+            answer = self.call(operation, **parameters, **more)
+            if not isinstance(answer.get("IsTruncated"), bool):
+                raise SinkUnavailableError(
+                    f"{operation} in bucket {self.bucket}: the answer is no listing", reason="bad_answer"
+                )
+            yield answer
+            following = {
+                mark: answer[f"Next{mark}"]
+                for mark in (
+                    "ContinuationToken",
+                    "KeyMarker",
+                    "VersionIdMarker",
+                    "UploadIdMarker",
+                    "PartNumberMarker",
+                )
+                if answer.get(f"Next{mark}")
+            }
+            if not answer["IsTruncated"] or not following or following == more:
+                return
+            more = following
+
     def _send(self, request: Any, **_: object) -> Any:
         """Serve as botocore's before-send hook: our own TLS, deadline and size bound instead of its session."""
         headers = {
@@ -149,6 +179,13 @@ class S3Client:
         answer = self.transport.send(
             request.method, request.url, headers=headers, body=_body_bytes(request.body)
         )
+        if 300 <= answer.status < 400 and answer.status != HTTPStatus.NOT_MODIFIED:
+            # botocore would follow, asking again and again where a store answers so to everything
+            raise SinkRefusedError(
+                f"bucket {self.bucket} is elsewhere, HTTP status {answer.status}; "
+                "check recording.sink's bucket, region and endpoint_url",
+                reason="bucket",
+            )
         answer_headers: Any = dict(answer.headers)
         return AWSResponse(request.url, answer.status, answer_headers, AnswerBody(answer.content))
 

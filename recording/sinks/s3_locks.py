@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -16,6 +17,7 @@ from recording.settings import S3SinkSettings
 from recording.sinks.s3_client import DENIED, NO_LOCK, S3Client
 from recording.sinks.sink import (
     EXTENSION,
+    NO_RETENTION,
     LockMode,
     LockNotInForceError,
     ObjectLockedError,
@@ -63,26 +65,25 @@ class S3Locks:
         if until is not None:
             self.extend(key, until)
 
-    def extend(self, key: str, until: datetime) -> Retention:
-        """As `Sink.extend_retention`."""
-        kept = self.retention(key)
+    def extend(self, key: str, until: datetime) -> None:
+        """Keep an object at least so long, and read it back. Needs no right to see holds. Raises as `ensure`."""
+        kept = self._retained(key)
         mode = max(
             self._mode or LockMode.GOVERNANCE, kept.mode or LockMode.GOVERNANCE, key=_FIRMNESS.__getitem__
         )
         if _is_kept(kept, mode, until):
-            return kept
+            return
         if kept.until is not None:
             until = max(until, kept.until)
         # To the second, and never below what was asked: stores cut fractions off.
         until = until.astimezone(UTC) + timedelta(microseconds=-until.microsecond % 1_000_000)
         self._order("put_object_retention", Key=key, Retention={"Mode": mode.value, "RetainUntilDate": until})
-        kept = self.retention(key)
+        kept = self._retained(key)
         if not _is_kept(kept, mode, until):
             raise LockNotInForceError(
                 f"{key}: the store took retention {mode.value} until {until:%Y-%m-%dT%H:%M:%SZ} and reads back "
                 f"{'none' if kept.until is None else kept.until}; it ignores Object Lock"
             )
-        return kept
 
     def hold(self, key: str, *, is_held: bool) -> Retention:
         """As `Sink.set_hold`."""
@@ -96,16 +97,20 @@ class S3Locks:
         return kept
 
     def retention(self, key: str, **version: str) -> Retention:
-        """What the store says. Raises ObjectMissingError."""
-        mode, until = None, None
-        with self._nothing_where_unlocked():
-            found = self._client.call("get_object_retention", Key=key, **version).get("Retention") or {}
-            mode, until = LockMode(found["Mode"]), _aware(found["RetainUntilDate"])
+        """What the store says, holds included. Raises ObjectMissingError."""
+        kept = self._retained(key, **version)
         is_held = False
         with self._nothing_where_unlocked():
             answer = self._client.call("get_object_legal_hold", Key=key, **version)
             is_held = (answer.get("LegalHold") or {}).get("Status") == "ON"
-        return Retention(mode=mode, until=until, is_held=is_held)
+        return replace(kept, is_held=is_held)
+
+    def _retained(self, key: str, **version: str) -> Retention:
+        kept = NO_RETENTION
+        with self._nothing_where_unlocked():
+            found = self._client.call("get_object_retention", Key=key, **version).get("Retention") or {}
+            kept = Retention(mode=LockMode(found["Mode"]), until=_aware(found["RetainUntilDate"]))
+        return kept  # noqa: RET504  # the context above may have ended the block early
 
     def check_bucket(self) -> None:
         """Raise LockNotInForceError unless the bucket has versions and Object Lock, as read back."""
@@ -174,18 +179,9 @@ class S3Locks:
         return sorted(found, key=lambda each: each[0] != key)
 
     def _listed_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
-        marker: dict[str, str] = {}
-        while True:
-            answer = self._client.call("list_object_versions", Prefix=prefix, **marker)
+        for answer in self._client.pages("list_object_versions", Prefix=prefix):
             for each in (*answer.get("Versions", []), *answer.get("DeleteMarkers", [])):
                 yield str(each.get("Key")), str(each.get("VersionId", "null"))
-            following = {
-                "KeyMarker": str(answer.get("NextKeyMarker", "")),
-                "VersionIdMarker": str(answer.get("NextVersionIdMarker", "")),
-            }
-            if not answer.get("IsTruncated") or following == marker:
-                return
-            marker = following
 
     def _order(self, operation: str, **parameters: object) -> None:
         try:

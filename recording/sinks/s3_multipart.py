@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from recording.observer import RecordingObserver
 from recording.settings import S3SinkSettings, ServerSideEncryption
@@ -25,9 +25,6 @@ from recording.sinks.upload_state import (
     write_upload,
 )
 
-PARTS_MAX: Final = 10_000  # S3 User Guide, multipart upload limits
-_LISTED: Final = 1000
-
 
 class S3Multipart:
     """Uploads in parts to one bucket. Any thread; one at a time about the same file.
@@ -39,13 +36,21 @@ class S3Multipart:
         self._client = client
         self._part_bytes = settings.multipart_chunksize
         self._is_opaque = settings.server_side_encryption is ServerSideEncryption.KMS
-        self._encryption = encryption_headers(settings)
+        self._headers = object_headers(settings)
         self._precondition = precondition(settings)
         self._observer = observer
 
     def advance(self, source: Path, key: str, durable_bytes: int) -> None:
-        """Send the whole parts among the first `durable_bytes` that were not sent."""
-        upload = self._begun(source, key)
+        """Send the whole parts among the first `durable_bytes` that were not sent.
+
+        An upload that is no more is forgotten, and begun anew the next time.
+        """
+        try:
+            self._send_grown(source, self._begun(source, key), durable_bytes)
+        except ObjectMissingError:
+            remove_upload(source)
+
+    def _send_grown(self, source: Path, upload: UploadState, durable_bytes: int) -> None:
         for number, (offset, length) in enumerate(split(durable_bytes, upload.part_bytes), start=1):
             if number > len(upload.parts) and length == upload.part_bytes:
                 part = self._send(upload, number, _content(source, offset, length))
@@ -88,7 +93,7 @@ class S3Multipart:
             return upload
         upload_id = self._adopted(key)
         if upload_id is None:
-            answer = self._client.call("create_multipart_upload", Key=key, **self._encryption)
+            answer = self._client.call("create_multipart_upload", Key=key, **self._headers)
             upload_id = answer.get("UploadId")
         if not isinstance(upload_id, str) or not upload_id:
             raise SinkUnavailableError(f"{key}: the store gave no upload id", reason="bad_answer")
@@ -100,9 +105,9 @@ class S3Multipart:
 
     def _adopted(self, key: str) -> str | None:
         """An upload begun by a process that died before it could say so. Any further one is aborted."""
-        answer = self._client.call("list_multipart_uploads", Prefix=key, MaxUploads=_LISTED)
         found = [
             (str(each.get("Initiated", "")), str(each["UploadId"]))
+            for answer in self._client.pages("list_multipart_uploads", Prefix=key)
             for each in answer.get("Uploads", [])
             if each.get("Key") == key and each.get("UploadId")
         ]
@@ -137,19 +142,11 @@ class S3Multipart:
         return part if part.etag == part.md5 or part == noted else None
 
     def _stored_parts(self, upload: UploadState) -> dict[int, tuple[str, int]]:
-        stored: dict[int, tuple[str, int]] = {}
-        marker = 0
-        while len(stored) <= PARTS_MAX:
-            answer = self._client.call(
-                "list_parts", Key=upload.key, UploadId=upload.upload_id, PartNumberMarker=marker
-            )
-            for each in answer.get("Parts", []):
-                stored[int(each["PartNumber"])] = (unquoted(each.get("ETag")), int(each.get("Size", -1)))
-            following = int(answer.get("NextPartNumberMarker") or 0)
-            if not answer.get("IsTruncated") or following <= marker:
-                break
-            marker = following
-        return stored
+        return {
+            int(each["PartNumber"]): (unquoted(each.get("ETag")), int(each.get("Size", -1)))
+            for answer in self._client.pages("list_parts", Key=upload.key, UploadId=upload.upload_id)
+            for each in answer.get("Parts", [])
+        }
 
     def _send(self, upload: UploadState, number: int, data: bytes) -> Part:
         self._observer.parts_in_flight(change=1)
@@ -187,11 +184,11 @@ def base64_md5(data: bytes) -> str:
     return base64.b64encode(bytes.fromhex(md5_of(data))).decode()
 
 
-def encryption_headers(settings: S3SinkSettings) -> dict[str, object]:
-    """What asks the store to encrypt once more."""
-    if settings.server_side_encryption is None:
-        return {}
-    headers: dict[str, object] = {"ServerSideEncryption": settings.server_side_encryption.value}
+def object_headers(settings: S3SinkSettings) -> dict[str, object]:
+    """What asks the store to encrypt once more, and to hand the object to the bucket's owner."""
+    headers: dict[str, object] = {} if settings.acl is None else {"ACL": settings.acl.value}
+    if settings.server_side_encryption is not None:
+        headers["ServerSideEncryption"] = settings.server_side_encryption.value
     if settings.sse_kms_key_id is not None:
         headers["SSEKMSKeyId"] = settings.sse_kms_key_id
     return headers

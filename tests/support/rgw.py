@@ -27,6 +27,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from recording.settings import PART_MIN_BYTES
 from support.kms import ServerFiles, issue_server_files
 
 REGION: Final = "default"
@@ -102,6 +103,7 @@ osd op num threads per shard = 1
 [client.rgw]
 rgw frontends = beast ssl_endpoint=127.0.0.1:{port} ssl_certificate={certificate} \
 ssl_private_key={key} ssl_options=no_tlsv1:no_tlsv1_1:no_tlsv1_2
+rgw multipart min part size = {part_min_bytes}
 rgw thread pool size = 32
 rgw enable usage log = false
 rgw enable ops log = false
@@ -133,8 +135,10 @@ class Credentials:
 class RGW:
     """The gateway and what it needs. `owner` owns the buckets; `uploader` is let in by their policies."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, part_min_bytes: int = PART_MIN_BYTES) -> None:
+        """`part_min_bytes`: S3's own bound, unless a test needs many uploads in parts in little time."""
         self.directory = directory
+        self._part_min_bytes = part_min_bytes
         self.files: ServerFiles = issue_server_files(directory / "tls")
         self.owner = _new_credentials()
         self.uploader = _new_credentials()
@@ -242,6 +246,7 @@ class RGW:
                 port=self._port,
                 certificate=self.files.certificate_path,
                 key=self.files.key_path,
+                part_min_bytes=self._part_min_bytes,
             )
         )
         monmap, keyring = self.directory / "monmap", self.directory / "keyring"

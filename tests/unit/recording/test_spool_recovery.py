@@ -10,6 +10,7 @@ import pytest
 
 from recording.index import IndexEntry, IndexState, IndexUnavailableError, RecordingIndex
 from recording.sinks.sink import SinkUnavailableError
+from recording.sinks.upload_state import upload_path
 from recording.spool_recovery import RecoveredFile, RecoveryReport, recover_spool
 from recording.spool_state import OwnerLock, SpoolError, read_state, segment_path, state_path, write_state
 from recording.verify import RecordingState, verify
@@ -327,3 +328,53 @@ def test_a_spool_that_others_may_enter_is_refused(rig: Rig) -> None:
     rig.directory.chmod(0o755)
     with pytest.raises(SpoolError, match="chmod 700"):
         rig.recover()
+
+
+def test_half_written_states_of_the_dead_are_removed_and_those_of_the_living_are_not(rig: Rig) -> None:
+    lock = OwnerLock.create(rig.directory)
+    dead, living = "d" * 32, lock.owner
+    for owner in (dead, living):
+        (rig.directory / f"{'0' * 32}.{owner}.tmp").write_bytes(b"{")
+    (rig.directory / "foreign.tmp").write_bytes(b"?")
+    rig.recover()
+    assert {path.name for path in rig.directory.iterdir()} == {
+        f"{living}.lock",
+        f"{'0' * 32}.{living}.tmp",
+        "foreign.tmp",
+    }
+    lock.release()
+
+
+def test_an_upload_note_goes_with_its_file(rig: Rig) -> None:
+    segment = make_segment()
+    path = leave_behind(rig.directory, segment)
+    upload_path(path).write_bytes(b"{}")
+    rig.recover()
+    assert list(rig.directory.iterdir()) == []
+
+
+def test_a_state_that_outlived_its_file_is_settled_by_the_index_alone(rig: Rig) -> None:
+    """The role that uploads may not be allowed to read what is stored."""
+    segment = make_segment()
+    state = segment.state(ended=len(segment.records))
+    leave_behind(rig.directory, segment, state=state)
+    rig.recover()
+    entry = rig.entry(segment)
+    write_state(rig.directory, state)
+    rig.sink.objects.clear()
+    (found,) = rig.recover().files
+    assert (found.entry.object_key, found.problem) == (entry.object_key, None)
+    assert list(rig.directory.iterdir()) == []
+
+
+def test_all_is_left_to_a_new_owner_where_the_store_may_be_slow(rig: Rig) -> None:
+    segment = make_segment()
+    leave_behind(rig.directory, segment, state=segment.state(ended=len(segment.records)))
+    lock = OwnerLock.create(rig.directory)
+    report = recover_spool(
+        rig.directory, index=rig.index, sink=rig.sink, new_owner=lock.owner, is_deferred=True
+    )
+    assert [state.owner for state, _ in report.waiting] == [lock.owner]
+    assert rig.entry(segment).state is IndexState.COMPLETE
+    assert (rig.sink.attempts, report.files[0].is_stored) == (0, False)
+    lock.release()

@@ -230,7 +230,7 @@ def test_a_state_is_durable_before_it_has_its_name(tmp_path: Path, monkeypatch: 
     log = SyncLog(monkeypatch)
     name = f"{STATE.file_id.hex()}.json"
     write_state(tmp_path, STATE)
-    assert log.done == [("sync", f"{name}.tmp"), ("rename", name)]
+    assert log.done == [("sync", f"{STATE.file_id.hex()}.{STATE.owner}.tmp"), ("rename", name)]
     write_state(tmp_path, STATE, sync=False)
     sync_state(tmp_path, STATE.file_id)
     sync_directory(tmp_path)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from recording.sinks.sink import ObjectConflictError, ObjectName, SinkRefusedError, SinkUnavailableError
-from recording.uploader import MAX_RETRY_S, REFUSED_RETRY_S, Stored, Uploader, UploadJob
+from recording.uploader import (
+    MAX_RETRY_S,
+    REFUSED_RETRY_S,
+    Stored,
+    Uploader,
+    UploadJob,
+)
 from support.memory_sink import MemorySink
+from support.observers import ListeningObserver
 from support.spooled import HOUR, TENANT_HANDLE
 
 _NS_PER_S = 1_000_000_000
@@ -134,3 +141,140 @@ def test_stop_ends_after_the_job_at_work_and_leaves_the_rest(rig: Rig, tmp_path:
     assert [stored.file_id[0] for stored in rig.stored] == [0]
     assert rig.uploader.pending == 2
     assert jobs[1].path.exists()
+
+
+class GrowingSink(MemorySink):
+    """Takes parts of 10 bytes; `advances` tells which, and by which thread."""
+
+    part_bytes = 10  # type: ignore[assignment]  # the base takes none
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.advances: list[tuple[str, int, str]] = []
+        self.at_work: set[str] = set()
+        self.most_at_work = 0
+
+    def advance(self, source: Path, name: ObjectName, durable_bytes: int) -> None:
+        self.advances.append((name.key, durable_bytes, threading.current_thread().name))
+        self.entered.set()
+        self.gate.wait(30)
+        if self.failures:
+            raise self.failures.pop(0)
+
+    def put(self, source: Path, name: ObjectName) -> int:
+        assert name.key not in self.at_work, "never two at a time about one file"
+        self.at_work.add(name.key)
+        self.most_at_work = max(self.most_at_work, len(self.at_work))
+        try:
+            return super().put(source, name)
+        finally:
+            self.at_work.remove(name.key)
+
+
+class GrowingRig(Rig):
+    def __init__(self, *, threads: int = 1, vouch: Callable[[ObjectName], None] | None = None) -> None:
+        super().__init__(jitter=-1.0)
+        self.sink: GrowingSink = GrowingSink()
+        self.observer = ListeningObserver()
+        self.uploader = Uploader(
+            self.sink,
+            observer=self.observer,
+            vouch=vouch,
+            threads=threads,
+            jitter=lambda: -1.0,
+        )
+
+
+@pytest.fixture
+def growing() -> Iterator[GrowingRig]:
+    made = GrowingRig()
+    yield made
+    made.sink.gate.set()
+    made.uploader.stop(5)
+
+
+def test_a_growing_file_is_sent_in_parts_before_it_is_stored(growing: GrowingRig, tmp_path: Path) -> None:
+    assert growing.uploader.part_bytes == 10
+    job = growing.job(tmp_path)
+    growing.uploader.grow(job, 30)
+    growing.uploader.start(growing.on_stored)
+    assert growing.sink.entered.wait(10)
+    assert growing.uploader.drain(10)
+    assert growing.sink.advances == [(job.name.key, 30, "uploader")]
+    assert growing.stored == [], "what grows is not stored yet"
+    growing.uploader.submit(job)
+    assert growing.uploader.drain(10)
+    assert [stored.key for stored in growing.stored] == [job.name.key]
+    assert growing.observer.uploads == [(job.name.file_id, 100)]
+
+
+def test_a_finished_file_is_no_longer_sent_in_parts(growing: GrowingRig, tmp_path: Path) -> None:
+    job, other = growing.job(tmp_path), growing.job(tmp_path, 1)
+    growing.uploader.grow(job, 30)
+    growing.uploader.grow(other, 20)
+    growing.uploader.grow(other, 40)
+    growing.uploader.submit(job)
+    growing.uploader.start(growing.on_stored)
+    assert growing.uploader.drain(10)
+    while not growing.sink.advances:
+        growing.uploader.drain(0.01)
+    assert growing.sink.advances == [(other.name.key, 40, "uploader")], "the newest word counts"
+
+
+def test_a_part_that_fails_is_counted_and_holds_up_nothing(growing: GrowingRig, tmp_path: Path) -> None:
+    growing.sink.failures = [SinkUnavailableError("away", reason="timeout")]
+    job = growing.job(tmp_path)
+    growing.uploader.grow(job, 30)
+    growing.uploader.start(growing.on_stored)
+    assert growing.sink.entered.wait(10)
+    growing.uploader.submit(job)
+    assert growing.uploader.drain(10)
+    assert growing.observer.upload_failures == [(job.name.file_id, "timeout")]
+    assert growing.uploader.problem is None
+    assert len(growing.stored) == 1
+
+
+def test_files_are_stored_at_once_but_never_two_works_of_one_file(tmp_path: Path) -> None:
+    rig = GrowingRig(threads=3)
+    try:
+        rig.sink.gate.clear()
+        busy = rig.job(tmp_path, 0)
+        rig.uploader.grow(busy, 30)
+        rig.uploader.start(rig.on_stored)
+        assert rig.sink.entered.wait(10)
+        for number in range(6):
+            rig.uploader.submit(rig.job(tmp_path, number))
+        while rig.sink.most_at_work < 2:
+            assert not rig.uploader.drain(0.01)
+        assert busy.name.key not in rig.sink.at_work
+        assert rig.uploader.pending == 7
+        rig.sink.gate.set()
+        assert rig.uploader.drain(10)
+        assert len({stored.key for stored in rig.stored}) == len(rig.stored) == 6
+        assert rig.uploader.is_running
+    finally:
+        rig.sink.gate.set()
+        assert rig.uploader.stop(5)
+    assert not rig.uploader.is_running
+
+
+def test_an_object_is_vouched_for_before_the_report_and_as_often_as_it_takes(tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def vouch(name: ObjectName) -> None:
+        assert name.key in rig.sink.objects, "it is called when the object is there"
+        seen.append((name.key, len(rig.stored)))
+        if len(seen) == 1:
+            raise SinkUnavailableError("the manifest cannot be stored now")
+
+    rig = GrowingRig(vouch=vouch)
+    try:
+        job = rig.job(tmp_path)
+        rig.uploader.submit(job)
+        rig.uploader.start(rig.on_stored)
+        assert rig.uploader.drain(10)
+        assert seen == [(job.name.key, 0), (job.name.key, 0)]
+        assert rig.observer.upload_failures == [(job.name.file_id, "unavailable")]
+        assert [stored.key for stored in rig.stored] == [job.name.key]
+    finally:
+        rig.uploader.stop(5)
