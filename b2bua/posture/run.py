@@ -13,6 +13,7 @@ from b2bua.posture.endpoints import ask_endpoint, endpoints_of
 from b2bua.posture.hops import ask_hops
 from b2bua.posture.keys import ask_key
 from b2bua.posture.modules import ask_modules, ask_system_openssl
+from b2bua.posture.own_keys import ask_own_keys
 from b2bua.posture.policy import policy_rows
 from b2bua.posture.probing import Probe, run_probes
 from b2bua.posture.process import ask_process
@@ -114,6 +115,13 @@ def probes_of(settings: Settings, monitor: MonitorSettings | None = None) -> Seq
             safeguard=Safeguard.AT_REST,
             subject="file modes",
             ask=functools.partial(ask_files, settings),
+            limit_s=FILES_LIMIT_S,
+        ),
+        Probe(
+            key="own-keys",
+            safeguard=Safeguard.KEY_AGE,
+            subject="keys of signing, index and search",
+            ask=functools.partial(ask_own_keys, settings),
             limit_s=FILES_LIMIT_S,
         ),
         Probe(

@@ -121,6 +121,12 @@ def private_files(settings: Settings) -> Iterator[tuple[str, Path, bool]]:
         yield "private key of the metrics endpoint", settings.metrics.tls.private_key_path, True
     for name, key in recording.keys.items():
         yield from _files_of_key(name, key)
+    for what, path in (
+        ("key that signs manifests", recording.signing_key_path),
+        ("key that signs checkpoints", settings.audit.signing_key_path),
+    ):
+        if path is not None:
+            yield what, path, True
     yield from _files_of_index(recording)
     yield "spool", recording.spool_directory, False
     if isinstance(recording.sink, LocalSinkSettings):

@@ -17,11 +17,14 @@ from prometheus_client import generate_latest
 from b2bua.audit import AuditEvent, AuditLine, AuditLog
 from b2bua.journal.head import NAME as HEAD
 from b2bua.journal.segment import segment_names
+from b2bua.key_age import KeyAge, KeyKind
 from b2bua.metrics import Metrics
 from b2bua.posture.audit import ask_audit
 from b2bua.posture.hops import ask_hops
 from b2bua.posture.keys import ask_key, judge_age, judge_health, judge_place
 from b2bua.posture.modules import ModuleFacts, judge_fips, judge_module
+from b2bua.posture.own_keys import ask_own_keys, judge_signing
+from b2bua.posture.own_keys import judge_age as judge_own_age
 from b2bua.posture.policy import policy_rows
 from b2bua.posture.process import MachineFacts, ProcessFacts, judge_core, judge_machine, judge_service
 from b2bua.posture.report import Level, Row
@@ -597,3 +600,36 @@ def test_losses_are_counted_over_all_labels() -> None:
 
 def metrics_text(metrics: Metrics) -> str:
     return generate_latest(metrics.registry).decode()
+
+
+# --- the program's own keys
+
+
+@pytest.mark.parametrize(
+    ("days", "level"), [(0, Level.OK), (75, Level.OK), (80, Level.ATTENTION), (91, Level.ALARM)]
+)
+def test_a_key_that_signs_or_seals_is_good_for_ninety_days(days: int, level: Level) -> None:
+    age = KeyAge(kind=KeyKind.SIGNING, name="s", action="renew it", since=NOW - timedelta(days=days))
+    row = judge_own_age(age, NOW)
+    assert row.level is level
+    assert row.finding.startswith(f"{days} days of at most 90; ")
+
+
+def test_unsigned_segments_need_attention(settings: Settings) -> None:
+    assert judge_signing(None).level is Level.ATTENTION
+    rows = ask_own_keys(settings)
+    assert (find(rows, "recordings.signed").level is Level.OK) == (
+        settings.recording.signing_key_path is not None
+    )
+    assert find(rows, "log.sealed").level is Level.OK
+
+
+def test_the_age_of_a_signing_key_is_that_of_its_file(settings: Settings, tmp_path: Path) -> None:
+    key = tmp_path / "signing.pem"
+    key.touch()
+    then = time.time() - 100 * 86400
+    os.utime(key, (then, then))
+    recording = dataclasses.replace(settings.recording, signing_key_path=key)
+    rows = ask_own_keys(dataclasses.replace(settings, recording=recording))
+    assert find(rows, "age.signing.signing.pem").level is Level.ALARM
+    assert find(rows, "recordings.signed").level is Level.OK
