@@ -55,7 +55,7 @@ def resolve(parser: argparse.ArgumentParser, words: list[str]) -> str | None:
     """What is wrong with a command whose arguments may be missing; None if nothing is."""
     for word in words:
         groups = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-        if word.startswith("-"):
+        if word.startswith("-") and word != "-":  # which alone is standard input
             if word.partition("=")[0] not in parser._option_string_actions:
                 return f"{parser.prog} has no option {word}"
         elif groups:
@@ -90,6 +90,7 @@ def test_a_wrong_command_would_be_found(parser: argparse.ArgumentParser) -> None
     assert resolve(parser, ["recordings", "bake"]) == "b2bua recordings has no command bake"
     assert resolve(parser, ["posture", "x.toml", "--xml"]) == "b2bua posture has no option --xml"
     assert resolve(parser, ["recordings", "list|bake"]) == "b2bua recordings has no command bake"
+    assert resolve(parser, ["recordings", "find", "--number", "-"]) is None
     assert list(mentioned_commands("see `b2bua bake --hot`")) == [["bake", "--hot"]]
     (shown,) = whole_commands("x\n\n    b2bua posture a.toml > b.json  # note\n")
     assert shown == ["posture", "a.toml"]
