@@ -165,6 +165,14 @@ def _other_ages(settings: Settings, index: RecordingIndex | None) -> Iterator[Ke
     yield _certificate("tls", settings.tls)
     if settings.metrics is not None and settings.metrics.tls != settings.tls:
         yield _certificate("metrics", settings.metrics.tls)
+    signing_key = settings.recording.signing_key_path
+    if signing_key is not None:
+        yield KeyAge(
+            kind=KeyKind.SIGNING,
+            name="signing_key",
+            action="make a new one, and keep the public part of this one among the verification_keys",
+            since=_modified(signing_key),
+        )
     search_key = settings.recording.index.search_key_path
     if search_key is not None:
         yield KeyAge(

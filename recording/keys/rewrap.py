@@ -18,7 +18,7 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 
 from recording.errors import FormatError, RecordingError, TruncatedRecordingError, UnwrapError
 from recording.format import limits
-from recording.format.slots import KeySlot, Sidecar, parse_area, parse_sidecar
+from recording.format.slots import KeySlot, Sidecar, SlotProvider, parse_area, parse_sidecar
 from recording.keys.errors import SlotNotMovedError
 from recording.keys.provider import KeyContext, KeyProvider
 from recording.reader import read_head
@@ -48,7 +48,13 @@ _OF_ONE_FILE: Final = (
 
 
 class SlotMover(Protocol):
-    """Takes slots from one key, or one version of it, to another. Any thread; raises what key providers raise."""
+    """Takes slots from one key, or one version of it, to another. Any thread; raises what key providers raise.
+
+    `binds_context`: a slot of another file does not pass `check`. Where nothing binds it, the same data key wrapped
+    twice gives the same bytes.
+    """
+
+    binds_context: bool
 
     def is_source(self, slot: KeySlot) -> bool:
         """Whether the slot says that it is to be moved. No request."""
@@ -71,6 +77,7 @@ class NewestVersion:
     """Moves the slots of one key to the key's newest version. `is_newest` tells it by what a slot says."""
 
     def __init__(self, provider: KeyProvider, *, is_newest: Callable[[KeySlot], bool]) -> None:
+        self.binds_context = _binds_context(provider)
         self._provider = provider
         self._is_newest = is_newest
 
@@ -105,6 +112,7 @@ class BetweenKeys(Generic[_Provider]):
     """Moves slots from one key of a service to another key of it."""
 
     def __init__(self, source: _Provider, target: _Provider) -> None:
+        self.binds_context = _binds_context(source)
         self._source = source
         self._target = target
 
@@ -119,6 +127,11 @@ class BetweenKeys(Generic[_Provider]):
 
     def check(self, slot: KeySlot, context: KeyContext) -> None:
         self._target.rewrap(slot, context)
+
+
+def _binds_context(provider: KeyProvider) -> bool:
+    """Of the kinds that slots can be moved between; the others wrap by AES-KW."""
+    return provider.slot_provider in (SlotProvider.AWS_KMS, SlotProvider.VAULT_TRANSIT)
 
 
 def is_of(provider: KeyProvider, slot: KeySlot) -> bool:
@@ -172,13 +185,19 @@ def rewrap_file(
     """
     notes: list[str] = []
     taken = sink.slot_generations(task.object_key) if generations is None else generations
+    claimed: list[KeySlot] = []
     for slots in _slot_sets(sink, task, taken, notes):
-        if _is_done(mover, slots, task.context, notes):
+        if mover.binds_context and _is_done(mover, slots, task.context, notes):
             return Outcome.DONE_BEFORE
+        claimed += filter(mover.is_target, slots)
         moved = _moved(mover, slots, task.context, notes)
+        if moved is not None and moved[0] in claimed:
+            return Outcome.DONE_BEFORE
         if moved is not None:
             _store(sink, task, moved, taken)
             return Outcome.MOVED
+    if _is_done(mover, claimed, task.context, notes):
+        return Outcome.DONE_BEFORE  # it never was under the source
     told = "".join(f"; {note}" for note in notes)
     raise SlotNotMovedError(f"{task.context.file_id.hex()}: no slot could be moved{told}")
 
@@ -212,6 +231,7 @@ class _Work:
         self._sink = sink
         self._mover = mover
         self._listings = _Listings(sink)
+        self._shared: RecordingError | None = None
         self._running: dict[concurrent.futures.Future[Outcome], RewrapTask] = {}
 
     @property
@@ -223,8 +243,17 @@ class _Work:
             self._running[self._pool.submit(self._rewrap, task)] = task
 
     def _rewrap(self, task: RewrapTask) -> Outcome:
-        generations = self._listings.generations(task.object_key)
-        return rewrap_file(self._sink, self._mover, task, generations=generations)
+        """Trouble that every file shares ends the run at once: what waits does not ask any more."""
+        if self._shared is not None:
+            raise self._shared
+        try:
+            generations = self._listings.generations(task.object_key)
+            return rewrap_file(self._sink, self._mover, task, generations=generations)
+        except _OF_ONE_FILE:
+            raise
+        except RecordingError as error:
+            self._shared = error
+            raise
 
     def wait(self) -> list[tuple[RewrapTask, Outcome | RecordingError]]:
         done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -262,8 +291,11 @@ def _slot_sets(
         notes.append(f"slots area passed over: {error}")
 
 
-def _is_done(mover: SlotMover, slots: tuple[KeySlot, ...], context: KeyContext, notes: list[str]) -> bool:
-    """Asked of the key service: a slot that only says so would have a key taken away that is still needed."""
+def _is_done(mover: SlotMover, slots: Iterable[KeySlot], context: KeyContext, notes: list[str]) -> bool:
+    """Asked of the key service: a slot that only says so would have a key taken away that is still needed.
+
+    Where nothing binds a slot to its file, this would take another file's slot for its own.
+    """
     for slot in filter(mover.is_target, slots):
         try:
             mover.check(slot, context)

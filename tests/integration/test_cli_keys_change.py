@@ -476,6 +476,8 @@ def test_status_tells_ages_limits_dependants_and_what_to_do(lab: Lab) -> None:
     [
         ("dev.kek", "keys.dev", 366, OVERDUE),
         ("dev.kek", "keys.dev", 360, 0),
+        ("signing.pem", "signing_key", 91, OVERDUE),
+        ("signing.pem", "signing_key", 80, 0),
         ("index-search.key", "index.search_key", 91, OVERDUE),
         ("index-search.key", "index.search_key", 85, 0),
     ],

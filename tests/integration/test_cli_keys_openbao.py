@@ -105,6 +105,20 @@ def test_a_key_is_rotated_and_its_older_version_retired_by_those_who_may(site: S
     assert site.run(*VERIFY) == 0, site.err
 
 
+def test_older_versions_stay_in_use_while_a_recording_could_not_be_moved(site: Site) -> None:
+    damaged, whole = record(site, 2)
+    site.server.rotate_key(site.key)
+    (path,) = site.file.load().recording.directory.glob(f"**/{damaged.file_id}.crec")
+    data = bytearray(path.read_bytes())
+    data[136:138] = b"\xff\xff"  # the slot count
+    path.write_bytes(data)
+    site.as_role("rewrapper", "key-administrator")
+    assert site.run(*RETIRE) == IN_USE
+    assert damaged.file_id in site.err
+    assert whole.file_id not in site.err
+    assert site.facts()["min_decryption_version"] == 1
+
+
 def test_status_tells_the_age_of_the_newest_version_and_what_needs_the_key(site: Site) -> None:
     record(site, 1)
     site.server.rotate_key(site.key)
