@@ -44,6 +44,15 @@ def may_lack_key(settings: Settings, tenant: str, reason: str) -> bool:
     return settings.tenants[tenant].on_key_outage is KeyOutagePolicy.CONNECT_UNRECORDED
 
 
+def must_be_recorded(settings: Settings, admission: Admission, reason: str) -> bool:
+    """Whether a call whose recording failed for `reason` has to end."""
+    return (
+        admission.policy is RecordingPolicy.REQUIRED
+        and not admission.emergency
+        and not may_lack_key(settings, admission.tenant, reason)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """Live calls, in all and by trunk (a call counts on both of its trunks)."""

@@ -13,13 +13,13 @@ import structlog
 from b2bua.call import commands as do
 from b2bua.call import events as on
 from b2bua.call.events import Event, LegRole
-from b2bua.engine.admission import may_lack_key
+from b2bua.engine.admission import must_be_recorded
 from b2bua.engine.live import LiveCall
 from b2bua.engine.observer import EngineObserver
 from b2bua.engine.pausing import Pausing
 from b2bua.media.pump import Pump
 from b2bua.native import _native
-from b2bua.settings import RecordingPolicy, Settings
+from b2bua.settings import Settings
 from b2bua.sip.endpoint import CLOCK_RATE_HZ, PTIME_MS
 from b2bua.sip.gate import warning_header
 from b2bua.sip.leg import Leg, LegError
@@ -205,13 +205,8 @@ class Executor:
 
     def _recording_failed(self, live: LiveCall, error: RecordingError) -> None:
         """From the pump or spool thread: only posts."""
-        admission = live.admission
         reason = getattr(error, "reason_label", "recorder_failed")
-        required = (
-            admission.policy is RecordingPolicy.REQUIRED
-            and not admission.emergency
-            and not may_lack_key(self._settings, admission.tenant, reason)
-        )
+        required = must_be_recorded(self._settings, live.admission, reason)
         self._post(live.call_uid, on.RecordingFailed(reason=reason, required=required))
 
     def _mark_answered(self, live: LiveCall, command: do.MarkAnswered) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,9 +19,9 @@ import pytest
 from b2bua.app import tenant_keys
 from b2bua.config import load
 from b2bua.demo.incoming import Answering
-from b2bua.engine.admission import Admission, Admissions, Load
+from b2bua.engine.admission import Admission, Admissions, Load, must_be_recorded
 from b2bua.initialise import InitOptions, InitResult, initialise
-from b2bua.settings import Settings
+from b2bua.settings import RecordingPolicy, Settings
 from b2bua.sip.handler import Refusal
 from recording.call_recording import CallRecording
 from recording.errors import MissingSlotError, RecordingError
@@ -187,7 +188,10 @@ def test_before_the_start_a_fallback_key_records_and_its_private_part_reads(
 ) -> None:
     site = Site(openbao, tmp_path, FALLBACK)
     with sealed(openbao), Running(site) as running:
-        assert running.recorder.wait_ready(20)
+        began = time.monotonic()
+        assert running.recorder._pool.wait_ready(30, level=POOL)
+        assert time.monotonic() - began < 20, "the first failure is enough to go on"
+        assert running.recorder.wait_ready(1)
         readiness = running.recorder.readiness()
         assert readiness.is_ready
         assert any("sealed" in text for text in readiness.warnings)
@@ -268,6 +272,24 @@ def test_connect_unrecorded_lets_calls_through_before_and_during_and_records_the
         openbao.seal()
         assert all(provider == SlotProvider.VAULT_TRANSIT for provider in running.spend())
         assert running.admitted().unrecorded == "no_key"
+
+
+@pytest.mark.parametrize(
+    ("policy", "goes_on"), [("", False), (UNRECORDED, True)], ids=["reject", "unrecorded"]
+)
+def test_a_call_that_runs_out_of_keys_ends_or_goes_on_as_its_tenant_says(
+    openbao: OpenBao, tmp_path: Path, policy: str, goes_on: bool
+) -> None:
+    """A recording longer than a segment may be, and no key for the next one."""
+    with Running(Site(openbao, tmp_path, policy)) as running:
+        assert running.recorder.wait_ready(20)
+        admission = running.admitted()
+    no_key = NoKeyError(TENANT).reason_label
+    assert must_be_recorded(running.settings, admission, no_key) is not goes_on
+    assert must_be_recorded(running.settings, admission, "recorder_failed")
+    assert not must_be_recorded(running.settings, replace(admission, emergency=True), "recorder_failed")
+    best_effort = replace(admission, policy=RecordingPolicy.BEST_EFFORT)
+    assert not must_be_recorded(running.settings, best_effort, "recorder_failed")
 
 
 def test_connect_unrecorded_is_about_keys_alone(openbao: OpenBao, tmp_path: Path) -> None:
