@@ -66,8 +66,13 @@ def read_files(directory: Path, *, keys: Sequence[SlotKey], kind: RecordingKind)
 
 def _read_file(name: SegmentName, keys: Sequence[SlotKey], kind: RecordingKind) -> SealedFile:
     try:
-        path = name.path if name.path.exists() else name.path.with_suffix("")  # it may have ended meanwhile
-        with open_recording(path, keys=keys) as reader:
+        try:
+            reader = open_recording(name.path, keys=keys)
+        except FileNotFoundError:
+            if not name.is_open:
+                raise
+            reader = open_recording(name.path.with_suffix(""), keys=keys)  # it has ended meanwhile
+        with reader:
             return _read(reader, name, kind)
     except _DAMAGE as error:
         return SealedFile(name=name, state=None, problem=str(error))

@@ -6,6 +6,7 @@ leaves a shorter log that is whole in itself. Signed checkpoints that were kept 
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ class _Verification:
         self._head = head
         self._head_after = head_after
         self._newest = 0
+        self._uncounted: list[str] = []
         self._anchors = anchors
         self._on_line = on_line
         self._report = LogReport()
@@ -125,6 +127,9 @@ class _Verification:
         if self._head is None:
             self._find(FindingKind.NO_HEAD, "the head file is missing")
         for file in files:
+            if self._head is not None and file.name.number >= self._head.segments:
+                self._note_newer(file)
+                continue
             self._report.files += 1
             self._check_order(file)
             self._check_end(file)
@@ -141,6 +146,14 @@ class _Verification:
         self, kind: FindingKind, what: str, *, file: str | None = None, sequence: int | None = None
     ) -> None:
         self._report.findings.append(Finding(kind=kind, what=what, file=file, sequence=sequence))
+
+    def _note_newer(self, file: SealedFile) -> None:
+        """A file begun after the head was read, perhaps this moment: not judged, unless the head stands still."""
+        if not file.name.is_open:
+            self._uncounted.append(file.name.path.name)
+        for stored in file.lines:
+            with contextlib.suppress(MalformedContentError):
+                self._newest = max(self._newest, read_line(stored).sequence)
 
     # ---- files ---------------------------------------------------------------------------------------------------
 
@@ -264,11 +277,16 @@ class _Verification:
             )
         elif chain.sequence == head.chain.sequence and chain.hash != head.chain.hash:
             self._find(FindingKind.BROKEN_CHAIN, "the last line is not the one that the head names")
-        if self._newest > head.chain.sequence and self._head_after() == head:
+        is_newer = self._newest > head.chain.sequence
+        if (not is_newer and not self._uncounted) or self._head_after() != head:
+            return
+        if is_newer:
             what = (
-                f"the log has line {self._newest}, its head stands at {head.chain.sequence} and does not move"
+                f"there is a line {self._newest}, the head stands at {head.chain.sequence} and does not move"
             )
             self._find(FindingKind.ROLLED_BACK, what)
+        for name in self._uncounted:
+            self._find(FindingKind.FOREIGN_FILE, "the head does not count it, and does not move", file=name)
 
     def _check_crashes(self) -> None:
         for name in self._unended:

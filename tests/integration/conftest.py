@@ -44,4 +44,5 @@ def assert_unharmed(running: Edge) -> None:
     assert running.process.poll() is None, log
     assert running.stop() == 0, log
     assert [line for line in running.audit() if line["event"] == "fault"] == [], log
+    running.assert_audit_whole()
     assert_discreet(running.stderr.read_text() + running.audit_text())

@@ -31,7 +31,7 @@ from b2bua.demo.outgoing import Invitation, OutgoingCall
 from b2bua.demo.pump import MediaPump
 from b2bua.initialise import InitOptions, InitResult, identity_of, initialise
 from recording.settings import Layout
-from support.audited import sealed_lines
+from support.audited import AuditTail, sealed_lines
 from support.endpoint import LOCALHOST, contexts
 from tls.settings import TLSMaterialSettings
 
@@ -49,6 +49,7 @@ class Edge:
     stderr: Path
     pump: MediaPump
     exit_code: int | None = field(default=None)
+    tail: AuditTail | None = field(default=None)
 
     @property
     def directory(self) -> Path:
@@ -60,7 +61,13 @@ class Edge:
 
     def audit(self) -> list[dict[str, Any]]:
         """The audit lines written so far, in order, decrypted."""
-        return sealed_lines(self.made.configuration)
+        if self.tail is None:
+            self.tail = AuditTail(self.made.configuration)
+        return self.tail.lines()
+
+    def assert_audit_whole(self) -> None:
+        """The log verifies from its first line to its last."""
+        sealed_lines(self.made.configuration)
 
     def audit_text(self) -> str:
         """All that the audit log says."""

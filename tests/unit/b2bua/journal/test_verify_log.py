@@ -138,12 +138,12 @@ ATTACKS: dict[str, tuple[Callable[[Log], object], set[FindingKind]]] = {
     ),
     "two files renumbered": (renumber, {FindingKind.FOREIGN_FILE, FindingKind.MISSING_FILE}),
     "records swapped": (swap_records, {FindingKind.ALTERED, FindingKind.MISSING_LINES}),
-    "a file doubled at the end": (double, {FindingKind.UNREADABLE}),
+    "a file doubled at the end": (double, {FindingKind.FOREIGN_FILE}),
     "a file doubled beside itself": (
         double_beside,
         {FindingKind.UNREADABLE, FindingKind.FOREIGN_FILE, FindingKind.MISSING_FILE},
     ),
-    "an older head": (older_head, {FindingKind.ROLLED_BACK}),
+    "an older head": (older_head, {FindingKind.ROLLED_BACK, FindingKind.FOREIGN_FILE}),
     "an older head, and a writer that went on from it": (
         older_head_and_on,
         {FindingKind.FOREIGN_FILE, FindingKind.REPEATED_LINE, FindingKind.MISSING_FILE},
@@ -204,6 +204,12 @@ def test_no_flipped_bit_of_a_record_goes_unseen(
     content[at] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     assert not log.verify().is_whole
+
+
+def test_a_file_that_is_being_begun_is_not_judged(log: Log) -> None:
+    """Another process has made it and not written to it yet."""
+    (log.directory / f"00000003-{'ab' * 16}.crec.open").touch(mode=0o600)
+    assert log.verify().is_whole
 
 
 # --- heads that are known from elsewhere
