@@ -7,6 +7,7 @@ children of the test, not as services of the machine; nothing of the machine's o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import secrets
@@ -31,6 +32,8 @@ from recording.settings import PART_MIN_BYTES
 from support.kms import ServerFiles, issue_server_files
 
 REGION: Final = "default"
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 OWNER: Final = "owner"
 UPLOADER: Final = "uploader"
 START_TIMEOUT_S: Final = 90.0
@@ -261,8 +264,13 @@ class RGW:
         with (self.directory / "log" / f"{name}.out").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 [_program(program), "-f", "-c", self._configuration, *arguments],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory, env=_environment(),
-            )  # fmt: skip
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # it calls the kernel and nothing else
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.directory,
+                env=_environment(),
+            )
 
     def _check_alive(self, deadline: float, *names: str) -> None:
         """Pause a moment before the caller asks again; raise where that is no use."""
@@ -300,6 +308,11 @@ def rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RGW]:
     """One server for the whole run: use a prefix of your own, and leave the gateway running."""
     with RGW(tmp_path_factory.mktemp("rgw")) as server:
         yield server
+
+
+def _die_with_parent() -> None:
+    """A test run that is killed ends no fixture: the kernel ends the daemons then."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _program(name: str) -> str:
