@@ -16,7 +16,13 @@ from recording.errors import FormatError, RecordingError, TruncatedRecordingErro
 from recording.format.slots import parse_area
 from recording.index import IndexKey, RecordingIndex
 from recording.keys.build import build_provider
-from recording.keys.dependants import EVERYTHING, Dependants, find_dependants, sort_dependants
+from recording.keys.dependants import (
+    EVERYTHING,
+    Dependants,
+    find_dependants,
+    recordings_on_hold,
+    sort_dependants,
+)
 from recording.keys.errors import KeyInUseError
 from recording.keys.provider import KeyProvider
 from recording.keys.rewrap import is_of
@@ -89,7 +95,7 @@ class Custody:
     def dependants_of_tenant(self, tenant_handle: bytes) -> Dependants:
         """Files of a tenant, whichever key they are under."""
         found = self.index().find(tenant_handle=tenant_handle, limit=EVERYTHING)
-        return sort_dependants(found, now=datetime.now(UTC))
+        return sort_dependants(found, now=datetime.now(UTC), on_hold=recordings_on_hold(self.index()))
 
     def index_keys(self, name: str) -> list[IndexKey]:
         """Keys of the index under the key of a section: numbers and names in the index open with them alone."""

@@ -5,7 +5,7 @@ Source: docs/key-management.md, Rotation and retirement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -59,11 +59,14 @@ class Dependants:
             )
 
 
-def sort_dependants(entries: Sequence[IndexEntry], *, now: datetime) -> Dependants:
-    """Of files of which anything is left."""
+def sort_dependants(
+    entries: Sequence[IndexEntry], *, now: datetime, on_hold: Collection[bytes] = ()
+) -> Dependants:
+    """Of files of which anything is left. `on_hold`: recordings that are held as wholes."""
     left = [entry for entry in entries if entry.state not in _NOTHING_LEFT]
-    held = tuple(entry for entry in left if entry.hold is not None)
-    retained = tuple(entry for entry in left if entry.hold is None and is_retained(entry, now))
+    held = tuple(entry for entry in left if entry.hold is not None or _whole(entry) in on_hold)
+    is_held = {entry.file_id for entry in held}
+    retained = tuple(entry for entry in left if entry.file_id not in is_held and is_retained(entry, now))
     kept = {entry.file_id for entry in (*held, *retained)}
     return Dependants(
         held=held, retained=retained, others=tuple(entry for entry in left if entry.file_id not in kept)
@@ -78,12 +81,23 @@ def is_retained(entry: IndexEntry, now: datetime) -> bool:
 def find_dependants(index: RecordingIndex, provider: KeyProvider, *, now: datetime) -> Dependants:
     """Files whose newest slots are under the key of `provider`. Raises IndexUnavailableError."""
     found = index.find(key_id=key_id_text(provider.slot_key_id), limit=EVERYTHING)
-    return sort_dependants([entry for entry in found if entry.provider == provider.slot_provider], now=now)
+    under_it = [entry for entry in found if entry.provider == provider.slot_provider]
+    return sort_dependants(under_it, now=now, on_hold=recordings_on_hold(index))
+
+
+def recordings_on_hold(index: RecordingIndex) -> frozenset[bytes]:
+    """Recordings of which any file is on hold: what a live call adds after the hold was put is held with it."""
+    return frozenset(map(_whole, index.find(is_held=True, limit=EVERYTHING)))
 
 
 def key_id_text(key_id: bytes) -> str:
     """A slot's key id as index entries have it."""
     return key_id.decode("ascii", "backslashreplace")
+
+
+def _whole(entry: IndexEntry) -> bytes:
+    """The recording that a file is of, or is attached to."""
+    return entry.recording if entry.parent is None else entry.parent
 
 
 def _named(entries: Sequence[IndexEntry]) -> str:

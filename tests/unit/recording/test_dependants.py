@@ -97,6 +97,23 @@ def test_the_index_is_asked_by_kind_and_key(index: RecordingIndex, tmp_path: Pat
     assert find_dependants(index, provider, now=NOW).entries == (mine,)
 
 
+def test_what_a_call_adds_after_its_recording_was_put_on_hold_is_held_too(
+    index: RecordingIndex, tmp_path: Path
+) -> None:
+    kek_path = tmp_path / "later.kek"
+    create_kek(kek_path)
+    provider = LocalKeyProvider("later", LocalKeySettings(kek_path=kek_path))
+    later = entry(segment=1, key_id=key_id_text(provider.slot_key_id))
+    document = replace(later, file_id=os.urandom(16), recording=os.urandom(16), parent=ENTRY.recording)
+    other = replace(later, file_id=os.urandom(16), recording=os.urandom(16))
+    index.put([entry()])
+    assert index.put_hold(ENTRY.recording, "litigation")
+    index.put([later, document, other])
+    found = find_dependants(index, provider, now=NOW)
+    assert {held.file_id for held in found.held} == {later.file_id, document.file_id}
+    assert found.others == (other,)
+
+
 def test_a_moved_file_changes_its_key_in_the_index_and_nothing_else(index: RecordingIndex) -> None:
     moved, other = entry(hold="litigation", retain_until=NOW, object_key="x"), entry()
     index.put([moved, other])
