@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/, where `support` lies
-
 from b2bua.demo.stream import MediaSource
 from support.endpoint import babble
 from tests.bench.capacity import CapacityPlan, measure_capacity
