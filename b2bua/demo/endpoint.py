@@ -216,10 +216,14 @@ class Endpoint(Watched):
     def _adopt(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, accepted: bool
     ) -> Connection:
-        connection = Connection(
-            number=next(self._numbers), accepted=accepted, reader=reader, writer=writer,
-            transcript=self.transcript, on_message=self._on_message,
-        )  # fmt: skip
+        try:
+            connection = Connection(
+                number=next(self._numbers), accepted=accepted, reader=reader, writer=writer,
+                transcript=self.transcript, on_message=self._on_message,
+            )  # fmt: skip
+        except ConnectionClosedError:  # refused before its facts could be read: nobody else has the writer
+            writer.close()
+            raise
         self.connections.append(connection)
         self.changed()
         return connection
