@@ -40,7 +40,7 @@ from recording.keys.errors import (
     UnknownKeyError,
 )
 from recording.keys.https import HTTPSTransport
-from recording.keys.provider import DEK_BYTES, DataKey, KeyContext, KeyLifecycle, KeyVersion
+from recording.keys.provider import DataKey, KeyContext, KeyLifecycle, KeyVersion, checked_dek
 from recording.keys.retry import retried
 from recording.settings import AWSKMSKeySettings
 
@@ -301,9 +301,7 @@ def _moment(value: object) -> datetime:
 
 def _plaintext(answer: Mapping[str, Any]) -> bytearray:
     plaintext = answer.get("Plaintext")
-    if not isinstance(plaintext, bytes) or len(plaintext) != DEK_BYTES:
-        raise KeyAnswerError(f"the key service answered with a data key that is not {DEK_BYTES} bytes long")
-    return bytearray(plaintext)
+    return checked_dek(plaintext if isinstance(plaintext, bytes) else b"")
 
 
 def _translated(

@@ -19,6 +19,7 @@ from urllib3.util import Timeout
 
 from recording.keys.errors import KeyAnswerError, KeyConfigurationError, KeyUnavailableError
 from recording.settings import TLSFloor
+from recording.timed_socket import TimedSocket, ending_by
 
 ANSWER_MAX_BYTES: Final = 64 * 1024  # the longest real answer, a wrapped key in base64, is about 9 KiB
 _VERSIONS: Final = {TLSFloor.TLS_1_2: ssl.TLSVersion.TLSv1_2, TLSFloor.TLS_1_3: ssl.TLSVersion.TLSv1_3}
@@ -53,6 +54,7 @@ class HTTPSTransport:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = _VERSIONS[floor]
         context.set_ciphers(_SUITES_1_2)
+        context.sslsocket_class = TimedSocket
         try:
             if ca_path is None:
                 context.load_default_certs(ssl.Purpose.SERVER_AUTH)
@@ -86,35 +88,34 @@ class HTTPSTransport:
         if remaining <= 0:
             raise KeyUnavailableError(f"{url}: no answer in time")
         try:
-            response = self._pool.request(
-                method,
-                url,
-                headers=dict(headers),
-                body=body,
-                timeout=Timeout(total=remaining),
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            try:
-                content = _read(response, url, deadline)
-            except BaseException:
-                response.close()  # what is left of the answer must not be taken for the next one
-                raise
-            response.release_conn()
+            with ending_by(deadline):
+                response = self._pool.request(
+                    method,
+                    url,
+                    headers=dict(headers),
+                    body=body,
+                    timeout=Timeout(total=remaining),
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+                try:
+                    content = _read(response, url)
+                except BaseException:
+                    response.close()  # what is left of the answer must not be taken for the next one
+                    raise
+                response.release_conn()
         except (HTTPError, OSError) as error:
             raise KeyUnavailableError(f"{url}: {type(error).__name__}: {_reason(error)}") from error
         return HTTPSAnswer(status=response.status, headers=dict(response.headers), content=content)
 
 
-def _read(response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> bytes:
+def _read(response: urllib3.BaseHTTPResponse, url: str) -> bytes:
     parts = bytearray()
     while chunk := response.read(_READ_BYTES):
         parts += chunk
         if len(parts) > ANSWER_MAX_BYTES:
             raise KeyAnswerError(f"{url}: the answer is longer than {ANSWER_MAX_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise KeyUnavailableError(f"{url}: the answer did not end in time")
     return bytes(parts)
 
 

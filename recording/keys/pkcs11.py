@@ -43,7 +43,14 @@ from recording.keys.errors import (
     UnknownKeyError,
 )
 from recording.keys.pkcs11_token import shared_token
-from recording.keys.provider import DEK_BYTES, DataKey, KeyContext, KeyLifecycle, KeyVersion
+from recording.keys.provider import (
+    DEK_BYTES,
+    DataKey,
+    KeyContext,
+    KeyLifecycle,
+    KeyVersion,
+    checked_dek,
+)
 from recording.settings import PKCS11KeySettings
 
 KEK_BITS: Final = 256
@@ -97,7 +104,7 @@ class PKCS11Provider:
                 KeyType.AES, KEK_BITS, store=False, template=_session_key(is_hidden=False)
             )
             try:
-                return DataKey(dek=_value(drawn), slot=self._wrap(version, kek, drawn))
+                return DataKey(dek=checked_dek(drawn[Attribute.VALUE]), slot=self._wrap(version, kek, drawn))
             finally:
                 drawn.destroy()
 
@@ -110,7 +117,7 @@ class PKCS11Provider:
         def open_slot(session: Session) -> bytearray:
             opened = _opened(session, self._version(session, version), wrapped, is_hidden=False)
             try:
-                return _value(opened)
+                return checked_dek(opened[Attribute.VALUE])
             finally:
                 opened.destroy()
 
@@ -315,13 +322,6 @@ def _still_works(session: Session, kek: SecretKey) -> bool:
     finally:
         drawn.destroy()
     return True
-
-
-def _value(key: SecretKey) -> bytearray:
-    value = bytearray(key[Attribute.VALUE])
-    if len(value) != DEK_BYTES:
-        raise KeyAnswerError(f"the token gave a data key that is not {DEK_BYTES} bytes long")
-    return value
 
 
 def _created_at(identifier: bytes) -> datetime | None:

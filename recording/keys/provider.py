@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from recording.errors import RecordingError
 from recording.format.slots import KeySlot
+from recording.keys.errors import KeyAnswerError
 
 DEK_BYTES: Final = 32
 
@@ -72,6 +73,17 @@ class KeyLifecycle:
         if self.rotation_period_s is not None:
             told["rotates_by_itself"] = f"every {self.rotation_period_s / 86400:g} days"
         return told
+
+
+def checked_dek(told: bytes) -> bytearray:
+    """What a key service gave as a data key, the caller's to wipe.
+
+    Raises:
+        KeyAnswerError: it has not 32 bytes, or is one byte repeated: no generator's work but a service's that failed.
+    """
+    if len(told) != DEK_BYTES or len(set(told)) == 1:
+        raise KeyAnswerError(f"the key service gave what is no data key of {DEK_BYTES} random bytes")
+    return bytearray(told)
 
 
 class KeyProvider(Protocol):

@@ -29,7 +29,7 @@ from recording.keys.errors import (
 )
 from recording.keys.provider import DEK_BYTES, DataKey, KeyContext, KeyLifecycle, KeyVersion
 from recording.keys.secret_file import read_secret
-from recording.keys.transit import Transit, check_key_name, decoded_bytes
+from recording.keys.transit import Transit, check_key_name, decoded_dek
 from recording.settings import RSAKeySettings
 
 LEAST_BITS: Final = 3072
@@ -148,7 +148,7 @@ class _TransitHolder:
     def unwrap(self, wrapped: bytes) -> bytearray:
         ciphertext = f"vault:v{self.version()}:{base64.b64encode(wrapped).decode()}"
         answer = self._server.post("decrypt", self._key, {"ciphertext": ciphertext})
-        return decoded_bytes(answer, "plaintext", count=DEK_BYTES)
+        return decoded_dek(answer)
 
     def version(self) -> int:
         """Which version of the server's key has our public part; it never changes. Raises UnknownKeyError: none."""

@@ -7,7 +7,6 @@ Source: OpenBao and Vault API documentation, "Transit secrets engine" and "HTTP 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import time
@@ -26,7 +25,7 @@ from recording.keys.errors import (
     UnknownKeyError,
 )
 from recording.keys.https import HTTPSAnswer, HTTPSTransport
-from recording.keys.provider import KeyLifecycle, KeyVersion
+from recording.keys.provider import KeyLifecycle, KeyVersion, checked_dek
 from recording.keys.retry import retried
 from recording.keys.secret_file import SecretLine
 from recording.settings import TLSFloor, TransitSettings
@@ -130,16 +129,13 @@ class Transit:
         return retried(ask, deadline=deadline)
 
 
-def decoded_bytes(answer: Mapping[str, Any], field: str, *, count: int) -> bytearray:
-    """A base64 field of exactly `count` bytes. Raises KeyAnswerError."""
-    text = answer.get(field)
+def decoded_dek(answer: Mapping[str, Any]) -> bytearray:
+    """The data key under `plaintext`, in base64. Raises KeyAnswerError."""
+    text = answer.get("plaintext")
     try:
-        data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-    except (binascii.Error, ValueError) as error:
-        raise KeyAnswerError(f"the key service answered with a {field} that is not base64") from error
-    if len(data) != count:
-        raise KeyAnswerError(f"the key service answered with a {field} that is not {count} bytes long")
-    return bytearray(data)
+        return checked_dek(base64.b64decode(text, validate=True) if isinstance(text, str) else b"")
+    except ValueError as error:  # binascii.Error is one
+        raise KeyAnswerError("the key service answered with a data key that is not base64") from error
 
 
 def _versions(keys: object) -> tuple[KeyVersion, ...]:

@@ -19,7 +19,7 @@ from recording.keys.errors import (
     UnknownKeyError,
 )
 from recording.keys.provider import DEK_BYTES, DataKey, KeyContext, KeyLifecycle
-from recording.keys.transit import Transit, check_key_name, decoded_bytes
+from recording.keys.transit import Transit, check_key_name, decoded_dek
 from recording.settings import VaultTransitKeySettings
 
 # Nonce, 32 bytes and tag make 60 bytes under AES-256-GCM, 80 characters; other key types stay far below this.
@@ -50,11 +50,11 @@ class VaultTransitProvider:
             "datakey/plaintext", self._key, {"context": _encoded(context.text()), "bits": 8 * DEK_BYTES}
         )
         slot = self._slot(answer)
-        return DataKey(dek=decoded_bytes(answer, "plaintext", count=DEK_BYTES), slot=slot)
+        return DataKey(dek=decoded_dek(answer), slot=slot)
 
     def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray:
         answer = self._transit.post("decrypt", self._key, self._request(slot, context))
-        return decoded_bytes(answer, "plaintext", count=DEK_BYTES)
+        return decoded_dek(answer)
 
     def rewrap(self, slot: KeySlot, context: KeyContext) -> KeySlot:
         """Inside the server: neither the data key nor audio is touched here."""

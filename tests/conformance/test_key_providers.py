@@ -286,7 +286,7 @@ def test_rewrap_shows_the_data_key_to_nobody(
     """Neither on the wire, where TLS ends in this process, nor out of the token; those that must see it say so."""
     key = case.provider.new_key(context)
     seen: list[bytes] = []
-    send, value = HTTPSTransport.send, pkcs11._value
+    send, value = HTTPSTransport.send, pkcs11.checked_dek
 
     def heard(self: HTTPSTransport, *arguments: Any, **named: Any) -> HTTPSAnswer:
         answer = send(self, *arguments, **named)
@@ -298,7 +298,7 @@ def test_rewrap_shows_the_data_key_to_nobody(
         return found
 
     monkeypatch.setattr(HTTPSTransport, "send", heard)
-    monkeypatch.setattr(pkcs11, "_value", read)
+    monkeypatch.setattr(pkcs11, "checked_dek", read)
 
     def is_shown() -> bool:
         dek = bytes(key.dek)

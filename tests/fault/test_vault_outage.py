@@ -392,6 +392,8 @@ def test_what_is_asked_and_what_is_made_of_the_answer(
         {"plaintext": ""},
         {"plaintext": base64.b64encode(DEK[:31]).decode()},
         {"plaintext": base64.b64encode(DEK + b"\0").decode()},
+        {"plaintext": base64.b64encode(bytes(32)).decode()},
+        {"plaintext": base64.b64encode(b"k" * 32).decode()},
         {"plaintext": "!" * 44},
         {"plaintext": 7},
         {"plaintext": None},
