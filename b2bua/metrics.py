@@ -87,6 +87,12 @@ class Metrics:
         self._missing = self._counter(
             "media_loss_bursts", "Losses of 200 ms of a leg's audio or more", "trunk", "leg"
         )
+        self._digits_lost = self._counter(
+            "dtmf_lost",
+            "Digits that did not cross: too many at once, or the peer takes none",
+            "trunk",
+            "reason",
+        )
         self._commands = self._counter("control_commands", "Commands of operators", "command")
         self._spooled = self._gauge("spool_bytes", "Bytes in the spool, of running and of waiting recordings")
         self._waiting = self._gauge("uploads_waiting", "Finished segments that are not in the sink yet")
@@ -203,6 +209,10 @@ class Metrics:
     def audio_missing(self, trunk: str, leg: str) -> None:
         """A burst of a leg's packets was lost."""
         self._missing.labels(self._label["trunk"](trunk), self._label["outcome"](leg)).inc()
+
+    def digit_lost(self, trunk: str, reason: str) -> None:
+        """A digit to or from this trunk did not cross: "excess", or "not_sent"."""
+        self._digits_lost.labels(self._label["trunk"](trunk), self._label["reason"](reason)).inc()
 
     def control_command(self, command: str) -> None:
         """An operator's command that changes something."""

@@ -90,6 +90,9 @@ class Watch:
     def audio_missing(self, *, leg: LegRole, trunk: str) -> None:
         self._metrics.audio_missing(trunk, leg.value)
 
+    def digit_lost(self, *, trunk: str, reason: str) -> None:
+        self._metrics.digit_lost(trunk, reason)
+
     def _write(self, event: AuditEvent, **fields: Any) -> None:
         """One audit line.
 

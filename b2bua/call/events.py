@@ -160,6 +160,13 @@ class DTMFReceived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DTMFExcess:
+    """An event of the leg that was not taken: more of them came than any keypad sends."""
+
+    leg: LegRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DigitsLapsed:
     """No digit of the leg came for as long as one may take. `since_ms`: the `at_ms` of the last."""
 
@@ -225,6 +232,7 @@ Event = (
     | MediaAbsent
     | AudioMissing
     | DTMFReceived
+    | DTMFExcess
     | DigitsLapsed
     | PauseRequested
     | ResumeRequested

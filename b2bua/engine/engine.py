@@ -222,6 +222,8 @@ class Engine:
                 self._observer.media_returned(live.facts, leg=leg)
             case on.AudioMissing(leg=leg):
                 self._observer.audio_missing(leg=leg, trunk=live.legs[leg].trunk.name)
+            case on.DTMFExcess(leg=leg):
+                self._observer.digit_lost(trunk=live.legs[leg].trunk.name, reason="excess")
             case on.RecordingFailed(reason=reason):
                 self._observer.call_unrecorded(live.facts, reason=reason)
             case _:

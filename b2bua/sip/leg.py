@@ -18,6 +18,7 @@ from b2bua.call.sdp_policy import Direction
 from b2bua.errors import B2BUAError
 from b2bua.native import _native
 from b2bua.sip.callbacks import guarded
+from b2bua.sip.digits import Digits
 from b2bua.sip.handler import Handler
 from b2bua.sip.translate import answer_params, carries_body, media_direction, offered_direction
 
@@ -70,6 +71,7 @@ class Leg(pj.Call):
         self._leaving = False
         self._owes_answer = False
         self._created_sdp = ""
+        self._digits = Digits()
         self._direction = Direction.SENDRECV
 
     @classmethod
@@ -276,10 +278,12 @@ class Leg(pj.Call):
 
     @guarded
     def onDtmfEvent(self, prm: pj.OnDtmfEventParam) -> None:  # noqa: N802
-        if (
-            prm.flags == 0
-        ):  # the first of an event's packets; updates and ends repeat it (RFC 4733 section 2.5.1)
-            now_ms = time.monotonic_ns() // 1_000_000
+        if not self._digits.begins(prm.flags, prm.timestamp):
+            return
+        now_ms = time.monotonic_ns() // 1_000_000
+        if self._digits.is_too_fast(now_ms):
+            self._tell(on.DTMFExcess(leg=self.role))
+        else:
             self._tell(on.DTMFReceived(leg=self.role, digit=prm.digit, duration_ms=DTMF_MS, at_ms=now_ms))
 
     @guarded

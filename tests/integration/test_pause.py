@@ -24,8 +24,10 @@ from b2bua.control.protocol import Command, Request
 from b2bua.demo import g711
 from b2bua.demo.g711 import PCM16, RATE_HZ
 from b2bua.demo.incoming import Answering
+from b2bua.demo.rtp import event_payloads
 from b2bua.demo.stream import MediaSource
 from b2bua.errors import RefusedCommandError
+from b2bua.sip.digits import BURST, MOST_PER_S
 from recording.format.content import EventKind, RecordingEvent, parse_event
 from recording.format.record import RecordType
 from recording.keys.build import build_providers, slot_keys
@@ -49,8 +51,7 @@ def edit(text: str) -> str:
     codes = 'pause_code = "*71"\nresume_code = "*72"\n'
     text = text.replace("[limits]\n", f"[limits]\ndrain_deadline_s = 1\npause_max_s = {PAUSE_MAX_S}\n")
     text = text.replace("[trunks.caller]\n", f'[trunks.caller]\n{codes}pause_codes_from = "a"\n')
-    text = text.replace("[trunks.callee]\n", f"[trunks.callee]\n{codes}pause_codes_relayed = false\n")
-    return text + '\n[control]\nsocket = "run/control.sock"\n'
+    return text.replace("[trunks.callee]\n", f"[trunks.callee]\n{codes}pause_codes_relayed = false\n")
 
 
 @pytest.fixture(scope="module", params=list(Layout), ids=lambda layout: layout.value)
@@ -291,6 +292,63 @@ def test_digits_pause_and_resume_and_cross_only_where_they_may(split: Edge, send
     assert recording.pcm[end:].any()
     for _, event in recording.events:
         assert b"7" not in json.dumps(dict(event.extra)).encode()
+
+
+def last_packets(digits: str) -> list[bytes | None]:
+    """What is left of digits whose first packets were lost: the three that end each event, and the pause after it."""
+    slots: list[bytes | None] = []
+    for digit in digits:
+        slots += [*list(event_payloads(digit))[-3:], *[None] * 3]
+    return slots
+
+
+def test_digits_of_which_only_the_ends_came_are_digits(split: Edge) -> None:
+    """A code that a lossy network thinned out pauses all the same: a card number hangs on it."""
+    known = set(split.recordings())
+
+    async def scenario() -> None:
+        async with split.parties(Answering(source=SOURCES[1])) as p:
+            call, other = await p.established(source=SOURCES[0])
+            uid = await uid_of(split)
+            await call.stream._pump.call(lambda: call.stream._event_slots.extend(last_packets("*71")))
+            await asyncio.to_thread(
+                split.wait_audit,
+                lambda line: line["event"] == "recording_paused" and line["call_uid"] == uid,
+            )
+            assert await other.stream.wait_digits(3, timeout_s=8) == "*71"
+            await call.hang_up()
+            await other.wait_ended()
+
+    run(scenario(), limit_s=60)
+    assert len(kept(split, known).positions(EventKind.PAUSE)) == 1
+
+
+def test_a_flood_of_digits_costs_its_sender_digits_and_nobody_anything_else(split: Edge) -> None:
+    known = set(split.recordings())
+
+    async def scenario() -> None:
+        async with split.parties(Answering(source=SOURCES[1])) as p:
+            call, other = await p.established(source=SOURCES[0])
+            stream = call.stream
+            beginnings = [next(event_payloads(digit)) for digit in "0123456789" * 40]
+
+            def flood() -> None:
+                for payload in beginnings:
+                    stream._event_slots.append(payload)
+                    stream._event_timestamp = None
+                    stream.on_slot(time.monotonic_ns())
+
+            await stream._pump.call(flood)
+            await other.stream.wait_digits(BURST, timeout_s=20)
+            await speak(p, 1, other)
+            assert len(await other.stream.digits()) <= BURST + MOST_PER_S
+            await call.hang_up()
+            await other.wait_ended()
+
+    run(scenario(), limit_s=60)
+    events = kept(split, known).positions(EventKind.DTMF)
+    assert BURST <= len(events) <= BURST + MOST_PER_S
+    assert not [line for line in split.audit() if line["event"] == "fault"]
 
 
 def test_a_call_is_ended_by_command_and_other_calls_are_told_from_it(split: Edge) -> None:

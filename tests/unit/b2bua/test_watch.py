@@ -144,6 +144,7 @@ def test_absent_media_is_counted_by_trunk_and_leg_and_audited(tmp_path: Path, en
     watch.media_absent(FACTS, leg=LegRole.B, trunk="carrier", ends=ends)
     watch.media_returned(FACTS, leg=LegRole.B)
     watch.audio_missing(leg=LegRole.A, trunk="pbx")
+    watch.digit_lost(trunk="pbx", reason="excess")
     log.close()
     absent, returned = (json.loads(line) for line in path.read_text().splitlines())
     assert (absent["event"], absent["leg"], absent["policy"]) == (

@@ -300,6 +300,7 @@ def _events() -> st.SearchStrategy[Event]:
             duration_ms=st.just(160),
             at_ms=st.integers(0, 9999),
         ),
+        st.builds(on.DTMFExcess, leg=legs),
         st.builds(on.DigitsLapsed, leg=legs, since_ms=st.integers(0, 9999)),
         st.builds(on.PauseRequested, reason=st.just("x")),
         st.builds(on.ResumeRequested, reason=st.just("x")),
