@@ -18,8 +18,8 @@ from b2bua.settings import Environment
 
 MOST_TRUNKS = 60
 """Of 128 accounts (packaging/pjsip/config_site.h), two a trunk, with a margin."""
-MOST_SOCKET_PATH_BYTES = 107
-"""`sun_path` has 108 with its terminating zero (unix(7))."""
+MOST_SOCKET_NAME_BYTES = 80
+"""`sun_path` has 108 with its terminating zero (unix(7)); the way to the directory takes up to 25 of them."""
 PORTS_PER_CALL = 4
 """Two legs, an RTP and an RTCP port each."""
 
@@ -356,13 +356,13 @@ def check_pause_codes(document: Document, report: Report) -> None:
 
 
 def check_control(document: Document, report: Report) -> None:
-    """A path that the kernel can't take would be found out only when the process starts."""
+    """A name that the kernel can't take would be found out only when the process starts."""
     control = document.control
     if control is None or not control.good("socket"):
         return
-    path = document.file(control.value.socket)
-    if len(os.fsencode(path)) > MOST_SOCKET_PATH_BYTES:
-        what = f"the path has {len(os.fsencode(path))} bytes, a socket's may have {MOST_SOCKET_PATH_BYTES}"
+    size = len(os.fsencode(document.file(control.value.socket).name))
+    if size > MOST_SOCKET_NAME_BYTES:
+        what = f"the file's name has {size} bytes, a socket's may have {MOST_SOCKET_NAME_BYTES}"
         report.add(control.key("socket"), what, 'name a shorter one: "/run/sealtrunk/control.sock"')
 
 

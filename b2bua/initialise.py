@@ -321,6 +321,9 @@ key = "audit"                           # of its own: who may read recordings ne
 listen = "127.0.0.1:{ports.metrics}"
 clients = ["{monitor}"]
 
+[control]                               # for `b2bua calls`: who may enter its directory can pause recordings
+socket = "run/control.sock"
+
 [limits]
 max_calls = {max_calls}
 """

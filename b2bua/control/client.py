@@ -6,6 +6,7 @@ import contextlib
 import socket
 from pathlib import Path
 
+from b2bua.control.place import address, opened
 from b2bua.control.protocol import MAX_ANSWER_BYTES, Answer, Request, parse_answer
 from b2bua.control.server import ANSWER_S, REQUEST_S
 from b2bua.errors import ControlError, RefusedCommandError
@@ -33,7 +34,8 @@ def ask(path: Path, request: Request) -> Answer:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_S + REQUEST_S)
         try:
-            connection.connect(str(path))
+            with opened(path.parent) as directory:
+                connection.connect(address(directory, path.name))
             with contextlib.suppress(BrokenPipeError):  # turned away: the answer says why
                 connection.sendall(request.build())
             answer = parse_answer(_read_line(connection))

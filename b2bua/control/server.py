@@ -23,6 +23,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from b2bua.control.place import address, opened
 from b2bua.control.protocol import MAX_REQUEST_BYTES, Answer, Request, parse_request, refused
 from b2bua.errors import ControlError
 from b2bua.settings import ControlSettings
@@ -219,7 +220,8 @@ def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
-        listener.bind(os.fspath(path))
+        with opened(path.parent) as directory:
+            listener.bind(address(directory, path.name))
         path.chmod(0o600)
         listener.listen(_BACKLOG)
     except OSError as error:

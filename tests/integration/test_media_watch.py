@@ -39,8 +39,7 @@ _CHANNELS = {"A": 0, "B": 1}
 def watched(text: str, policy: str) -> str:
     keys = f'no_media_s = {AFTER_S}\non_no_media = "{policy}"\n'
     text = re.sub(r"(\[trunks\.\w+\]\n)", lambda table: table[0] + keys, text)
-    text = text.replace("[limits]\n", "[limits]\ndrain_deadline_s = 1\n")
-    return text + '\n[control]\nsocket = "run/control.sock"\n'
+    return text.replace("[limits]\n", "[limits]\ndrain_deadline_s = 1\n")
 
 
 @pytest.fixture(scope="module")

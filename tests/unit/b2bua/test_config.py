@@ -131,8 +131,6 @@ pause_codes_from = "b"
 pause_codes_relayed = false
 no_media_s = 5
 on_no_media = "end"
-[control]
-socket = "run/control.sock"
 [[routes]]
 from = "carrier"
 to = "caller"

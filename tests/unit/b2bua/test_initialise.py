@@ -36,6 +36,12 @@ def test_makes_private_files_that_belong_together(tmp_path: Path) -> None:
     assert len(result.kek.read_bytes()) == 32
 
 
+def test_calls_can_be_paused_by_command_out_of_the_box(tmp_path: Path) -> None:
+    control = load(initialise(tmp_path / "lab", InitOptions()).configuration).control
+    assert control is not None
+    assert control.socket == tmp_path / "lab" / "run" / "control.sock"
+
+
 def test_two_runs_share_no_secret_and_no_handle(tmp_path: Path) -> None:
     one, other = (initialise(tmp_path / name, InitOptions()) for name in ("one", "other"))
     assert one.kek.read_bytes() != other.kek.read_bytes()

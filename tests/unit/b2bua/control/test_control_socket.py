@@ -98,6 +98,17 @@ def test_a_command_is_asked_answered_and_told_to_the_audit(served: Path, listeni
     assert len(listening.commands) == 1, "looking is no change"
 
 
+def test_a_deployment_may_lie_deep(tmp_path: Path, listening: Listening) -> None:
+    """Its path is longer than a socket's address may be; what others may enter is refused there too."""
+    path = tmp_path / ("deep-" * 20) / ("deeper-" * 20) / "run" / "control.sock"
+    server = ControlServer(ControlSettings(socket=path), submit=listening.submit, observer=listening)
+    server.start()
+    assert ask(path, PAUSE)["ok"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    server.stop()
+    assert not path.exists()
+
+
 def test_the_place_is_this_users_alone(served: Path) -> None:
     assert stat.S_IMODE(served.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(served.stat().st_mode) == 0o600
