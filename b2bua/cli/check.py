@@ -10,6 +10,7 @@ from b2bua import config
 from b2bua.cli import output
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.errors import ConfigurationError
+from b2bua.posture.policy import pauses_text
 from b2bua.settings import Settings, TrunkSettings
 from recording.settings import (
     AWSKMSKeySettings,
@@ -119,6 +120,8 @@ def _summary(settings: Settings, material: TLSMaterial) -> dict[str, object]:
         },
         "audit": _audit_text(settings),
         "audit_kill_loss_bound_ms": settings.audit.kill_loss_bound_ms,
+        "control": None if settings.control is None else str(settings.control.socket),
+        "pauses": pauses_text(settings),
         "max_calls": settings.limits.max_calls,
         "emergency_numbers": len(settings.emergency_numbers),
         "warnings": [str(warning) for warning in material.warnings],
@@ -233,6 +236,8 @@ def _print_summary(settings: Settings, material: TLSMaterial) -> None:
             ["recordings", f"{sink_text(recording)}, {recording.layout.value}"],
             *[[f"key {name}", key_text(key)] for name, key in recording.keys.items()],
             ["audit", _audit_text(settings)],
+            ["commands", "no control socket" if settings.control is None else settings.control.socket],
+            ["a recording", pauses_text(settings)],
             ["calls at once", settings.limits.max_calls],
             ["emergency numbers", len(settings.emergency_numbers)],
             ["a killed process loses at most", f"{recording.kill_loss_bound_ms} ms of audio"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from b2bua.errors import JournalError
 from b2bua.journal.head import read_head_file
 from b2bua.journal.segment import segment_names
 from b2bua.posture.report import Level, Row, Safeguard
@@ -51,21 +52,23 @@ def judge_form() -> Row:
 
 
 def judge_sealed(directory: Path, key_name: str | None) -> Row:
-    """Whether what lies in the directory is what it should be. Opening it takes its key, which a report has no use for.
-
-    Raises:
-        JournalError: the directory can't be read.
-    """
+    """Whether what lies in the directory is what it should be; to open it takes a key that a report has no use for."""
     if not directory.is_dir():
         return _form(f"sealed under the key {key_name}; nothing was written yet", str(directory), Level.OK)
     names = segment_names(directory)
     foreign = [name.path.name for name in names if not _is_container(name.path)]
-    has_head = read_head_file(directory) is not None
+    missing = _missing_numbers([name.number for name in names])
     evidence = f"the heads of {len(names)} files in {directory}"
     if foreign:
         return _form(
             f"{len(foreign)} files are no sealed containers, {foreign[0]} first", evidence, Level.ALARM
         )
+    if missing:
+        return _form(f"{missing} files are missing in between", evidence, Level.ALARM)
+    try:
+        has_head = read_head_file(directory) is not None
+    except JournalError as error:
+        return _form(str(error), evidence, Level.ALARM)
     if names and not has_head:
         return _form("the file that says where the chain stands is missing", evidence, Level.ALARM)
     return _form(
@@ -73,6 +76,11 @@ def judge_sealed(directory: Path, key_name: str | None) -> Row:
         evidence,
         Level.OK,
     )
+
+
+def _missing_numbers(numbers: Sequence[int]) -> int:
+    """How many there are not between the first, which may have expired, and the last."""
+    return len(set(range(min(numbers), max(numbers))) - set(numbers)) if numbers else 0
 
 
 def _is_container(path: Path) -> bool:

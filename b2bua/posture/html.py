@@ -25,6 +25,7 @@ th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); text-align:
   overflow-wrap: anywhere; }
 th { background: var(--band); font-weight: 600; }
 td:first-child, th:first-child { width: 8.5rem; }
+.rows td:nth-child(2) { width: 15rem; } .rows td:nth-child(4) { width: 16rem; }
 .level { font-weight: 600; white-space: nowrap; }
 .ok { color: var(--ok); } .unknown { color: var(--unknown); }
 .attention { color: var(--attention); } .alarm { color: var(--alarm); }
@@ -96,14 +97,14 @@ def _section(report: Report, safeguard: Safeguard, rows: tuple[Row, ...]) -> lis
     return [
         f"<h2>{_text(safeguard.need)}</h2>",
         f'<p class="soft">{_text(safeguard.rule)}</p>',
-        *_table(("level", "what", "finding", "evidence"), lines),
+        *_table(("level", "what", "finding", "evidence"), lines, kind="rows"),
     ]
 
 
-def _table(columns: tuple[str, ...], rows: list[str]) -> list[str]:
+def _table(columns: tuple[str, ...], rows: list[str], *, kind: str = "rules") -> list[str]:
     head = "".join(f"<th>{_text(column)}</th>" for column in columns)
     return [
-        '<div class="wide"><table>',
+        f'<div class="wide"><table class="{kind}">',
         f"<thead><tr>{head}</tr></thead>",
         "<tbody>",
         *rows,

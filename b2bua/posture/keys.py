@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from b2bua.key_age import KeyAge, KeyKind
+from b2bua.posture.own_keys import AGE_LEVELS
 from b2bua.posture.report import Level, Row, Safeguard
 from recording.errors import RecordingError
 from recording.keys.build import build_provider
 from recording.keys.provider import KeyLifecycle
 from recording.settings import KeySettings
-
-KEK_MAX_AGE = timedelta(days=365)
-"""A key-encryption key is renewed yearly. Source: SP 800-57 part 1 rev. 5, section 5.3.6, tables of cryptoperiods."""
-DUE_SOON = timedelta(days=30)
 
 _PLACES = ("endpoint", "path", "module", "unwraps_with")
 _PRIVATE_FILE = "private key file"
@@ -65,22 +63,18 @@ def judge_place(name: str, facts: Mapping[str, str], claim: str | None) -> Row:
 
 
 def judge_age(name: str, lifecycle: KeyLifecycle | str, now: datetime) -> Row:
-    """A year at most since the newest version was made. `lifecycle` may be why it is not known."""
+    """By the limits of `key_age`, which `keys status` goes by too. `lifecycle` may be why it is not known."""
     if isinstance(lifecycle, str):
         return _age_row(name, f"not known: {lifecycle}", Level.UNKNOWN)
     newest = lifecycle.versions[-1]
     if newest.created_at is None:
         return _age_row(name, f"version {newest.number}; its service does not tell since when", Level.UNKNOWN)
-    age = now - newest.created_at
+    age = KeyAge(kind=KeyKind.KEY_ENCRYPTION, name=name, action="b2bua keys rotate", since=newest.created_at)
+    days = (now - newest.created_at).days
     finding = (
-        f"version {newest.number} is {age.days} days old, since {newest.created_at.date()}; "
-        + _renewal(lifecycle)
+        f"version {newest.number} is {days} days old, since {newest.created_at.date()}; {_renewal(lifecycle)}"
     )
-    if age > KEK_MAX_AGE:
-        return _age_row(name, f"{finding}; more than a year: rotate it", Level.ALARM)
-    if age > KEK_MAX_AGE - DUE_SOON:
-        return _age_row(name, f"{finding}; due within {DUE_SOON.days} days", Level.ATTENTION)
-    return _age_row(name, finding, Level.OK)
+    return _age_row(name, f"{finding}; {age.next_action(now)}", AGE_LEVELS[age.state(now)])
 
 
 def _renewal(lifecycle: KeyLifecycle) -> str:

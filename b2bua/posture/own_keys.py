@@ -1,4 +1,4 @@
-"""Keys and seals of the program's own: manifests' signing key, index keys, search key, log file."""
+"""Keys and seals of the program's own: manifests' signing key, search key, index keys, log file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from b2bua.posture.report import Level, Row, Safeguard
 from b2bua.posture.storage import open_index
 from b2bua.settings import LogSettings, Settings
 
-_LEVELS = {
+AGE_LEVELS = {
     AgeState.OK: Level.OK,
     AgeState.UNKNOWN: Level.UNKNOWN,
     AgeState.DUE_SOON: Level.ATTENTION,
@@ -28,7 +28,14 @@ def ask_own_keys(settings: Settings) -> Sequence[Row]:
         rows.append(judge_age(_of_file(KeyKind.SIGNING, recording.signing_key_path), now))
     if recording.index.search_key_path is not None:
         rows.append(judge_age(_of_file(KeyKind.SEARCH, recording.index.search_key_path), now))
-    with open_index(recording) as index:
+    return rows
+
+
+def ask_index_keys(settings: Settings) -> Sequence[Row]:
+    """How old each tenant's newest index key is."""
+    now = datetime.now(UTC)
+    rows = []
+    with open_index(settings.recording) as index:
         keys = [] if index is None else index.index_keys()
     for name, tenant in settings.tenants.items():
         hours = [key.created_hour for key in keys if key.tenant_handle == tenant.handle]
@@ -57,7 +64,7 @@ def judge_age(age: KeyAge, now: datetime) -> Row:
         subject=f"age of {age.kind.value} key {age.name}",
         finding=f"{days} of at most {age.kind.most_days}; {age.next_action(now)}",
         evidence="the newest in the index" if age.kind is KeyKind.INDEX else "when its file was written",
-        level=_LEVELS[age.state(now)],
+        level=AGE_LEVELS[age.state(now)],
     )
 
 

@@ -32,6 +32,7 @@ def policy_rows(settings: Settings) -> Sequence[Row]:
         *(judge_suites(trunk) for trunk in trunks),
         *(judge_recording(trunk) for trunk in trunks),
         judge_emergency(settings),
+        judge_pauses(settings),
         *judge_tenants(settings),
         *(judge_outage(tenant) for tenant in settings.tenants.values()),
         *(judge_retention(tenant, settings.recording.retention) for tenant in settings.tenants.values()),
@@ -65,6 +66,32 @@ def judge_recording(trunk: TrunkSettings) -> Row:
         finding=finding,
         evidence=_READ,
         level=level,
+    )
+
+
+def pauses_text(settings: Settings) -> str:
+    """Who may take what is said out of a recording, and for how long at most."""
+    by_digits = [trunk.name for trunk in settings.trunks.values() if trunk.pause_codes is not None]
+    ways = [] if settings.control is None else ["by command"]
+    if by_digits:
+        ways.append(f"by digits on {', '.join(by_digits)}")
+    if not ways:
+        return "nobody can pause one"
+    return (
+        f"can be paused {' and '.join(ways)}, for {settings.limits.pause_max_s} s at a time; each is audited"
+    )
+
+
+def judge_pauses(settings: Settings) -> Row:
+    """A trunk's codes let whoever is on the line pause, as often as he likes: that is worth a decision."""
+    by_digits = any(trunk.pause_codes is not None for trunk in settings.trunks.values())
+    return Row(
+        key="recording.pauses",
+        safeguard=Safeguard.INTEGRITY,
+        subject="pauses of recordings",
+        finding=pauses_text(settings),
+        evidence=_READ,
+        level=Level.ATTENTION if by_digits else Level.OK,
     )
 
 

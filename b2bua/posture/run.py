@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from b2bua.posture.audit import ask_audit
@@ -13,7 +13,7 @@ from b2bua.posture.endpoints import ask_endpoint, endpoints_of
 from b2bua.posture.hops import ask_hops
 from b2bua.posture.keys import ask_key
 from b2bua.posture.modules import ask_modules, ask_system_openssl
-from b2bua.posture.own_keys import ask_own_keys
+from b2bua.posture.own_keys import ask_index_keys, ask_own_keys
 from b2bua.posture.policy import policy_rows
 from b2bua.posture.probing import Probe, run_probes
 from b2bua.posture.process import ask_process
@@ -57,80 +57,69 @@ def make_report(settings: Settings, monitor: MonitorSettings | None = None) -> R
     )
 
 
+_OF_EVERY: Sequence[tuple[str, Safeguard, str, Callable[[Settings], Sequence[Row]], float]] = (
+    (
+        "process.running",
+        Safeguard.EVIDENCE,
+        "running service",
+        lambda settings: ask_process(settings.listener),
+        FILES_LIMIT_S,
+    ),
+    (
+        "modules",
+        Safeguard.KEYS_APART,
+        "cryptographic modules",
+        lambda settings: ask_modules(settings.posture),
+        MODULES_LIMIT_S,
+    ),
+    (
+        "module.openssl-program",
+        Safeguard.EVIDENCE,
+        "the system's openssl program",
+        lambda _: ask_system_openssl(),
+        FILES_LIMIT_S,
+    ),
+    (
+        "recordings.states",
+        Safeguard.INTEGRITY,
+        "segments by state",
+        lambda settings: ask_index(settings.recording),
+        FILES_LIMIT_S,
+    ),
+    (
+        "recordings.spool",
+        Safeguard.INTEGRITY,
+        "segments in the spool",
+        lambda settings: ask_spool(settings.recording),
+        FILES_LIMIT_S,
+    ),
+    ("sink", Safeguard.INTEGRITY, "the store", lambda settings: ask_sink(settings.recording), STORE_LIMIT_S),
+    (
+        "tls.hops",
+        Safeguard.TLS,
+        "connections to services",
+        lambda settings: ask_hops(settings.recording),
+        ENDPOINT_LIMIT_S,
+    ),
+    ("files", Safeguard.AT_REST, "file modes", ask_files, FILES_LIMIT_S),
+    ("own-keys", Safeguard.KEY_AGE, "keys of signing and search", ask_own_keys, FILES_LIMIT_S),
+    ("index-keys", Safeguard.KEY_AGE, "keys of the index", ask_index_keys, FILES_LIMIT_S),
+    ("audit", Safeguard.AUDIT, "audit log", ask_audit, FILES_LIMIT_S),
+)
+"""Key, safeguard, subject, question and limit of the probes that every configuration gives reason for."""
+
+
 def probes_of(settings: Settings, monitor: MonitorSettings | None = None) -> Sequence[Probe]:
     """Every probe that this configuration gives reason for."""
-    recording = settings.recording
     found = [
         Probe(
-            key="process.running",
-            safeguard=Safeguard.EVIDENCE,
-            subject="running service",
-            ask=functools.partial(ask_process, settings.listener),
-            limit_s=FILES_LIMIT_S,
-        ),
-        Probe(
-            key="modules",
-            safeguard=Safeguard.KEYS_APART,
-            subject="cryptographic modules",
-            ask=functools.partial(ask_modules, settings.posture),
-            limit_s=MODULES_LIMIT_S,
-        ),
-        Probe(
-            key="module.openssl-program",
-            safeguard=Safeguard.EVIDENCE,
-            subject="the system's openssl program",
-            ask=ask_system_openssl,
-            limit_s=FILES_LIMIT_S,
-        ),
-        Probe(
-            key="recordings.states",
-            safeguard=Safeguard.INTEGRITY,
-            subject="segments by state",
-            ask=functools.partial(ask_index, recording),
-            limit_s=FILES_LIMIT_S,
-        ),
-        Probe(
-            key="recordings.spool",
-            safeguard=Safeguard.INTEGRITY,
-            subject="segments in the spool",
-            ask=functools.partial(ask_spool, recording),
-            limit_s=FILES_LIMIT_S,
-        ),
-        Probe(
-            key="sink",
-            safeguard=Safeguard.INTEGRITY,
-            subject="the store",
-            ask=functools.partial(ask_sink, recording),
-            limit_s=STORE_LIMIT_S,
-        ),
-        Probe(
-            key="tls.hops",
-            safeguard=Safeguard.TLS,
-            subject="connections to services",
-            ask=functools.partial(ask_hops, recording),
-            limit_s=FILES_LIMIT_S,
-        ),
-        Probe(
-            key="files",
-            safeguard=Safeguard.AT_REST,
-            subject="file modes",
-            ask=functools.partial(ask_files, settings),
-            limit_s=FILES_LIMIT_S,
-        ),
-        Probe(
-            key="own-keys",
-            safeguard=Safeguard.KEY_AGE,
-            subject="keys of signing, index and search",
-            ask=functools.partial(ask_own_keys, settings),
-            limit_s=FILES_LIMIT_S,
-        ),
-        Probe(
-            key="audit",
-            safeguard=Safeguard.AUDIT,
-            subject="audit log",
-            ask=functools.partial(ask_audit, settings),
-            limit_s=FILES_LIMIT_S,
-        ),
+            key=key,
+            safeguard=safeguard,
+            subject=subject,
+            ask=functools.partial(ask, settings),
+            limit_s=limit_s,
+        )
+        for key, safeguard, subject, ask, limit_s in _OF_EVERY
     ]
     found += [
         Probe(
@@ -152,7 +141,7 @@ def probes_of(settings: Settings, monitor: MonitorSettings | None = None) -> Seq
             ),
             limit_s=KEY_LIMIT_S,
         )
-        for name, key in recording.keys.items()
+        for name, key in settings.recording.keys.items()
     ]
     if monitor is not None and settings.metrics is not None:
         found.append(
@@ -160,7 +149,7 @@ def probes_of(settings: Settings, monitor: MonitorSettings | None = None) -> Seq
                 key="process.losses",
                 safeguard=Safeguard.INTEGRITY,
                 subject="the running service's metrics",
-                ask=functools.partial(ask_running, settings.metrics, monitor, recording.pool.size),
+                ask=functools.partial(ask_running, settings.metrics, monitor, settings.recording.pool.size),
                 limit_s=KEY_LIMIT_S,
             )
         )

@@ -33,9 +33,8 @@ def ask_sink(recording: RecordingSettings) -> Sequence[Row]:
 
 def _local(recording: RecordingSettings) -> Sequence[Row]:
     where = recording.directory
-    rows = [judge_health(str(where), _problem(build_sink(recording)))] if where.exists() else []
     return [
-        *rows,
+        judge_health(str(where), _local_problem(recording), is_new=not where.exists()),
         Row(
             key=_LOCK,
             safeguard=Safeguard.INTEGRITY,
@@ -54,6 +53,14 @@ def _local(recording: RecordingSettings) -> Sequence[Row]:
             level=Level.OK,
         ),
     ]
+
+
+def _local_problem(recording: RecordingSettings) -> str | None:
+    """A directory that is gone, or a mount that is, is not made anew by asking for it."""
+    newest = newest_object(recording)
+    if newest is not None and not (recording.directory / newest).exists():
+        return f"{newest} is not in it, the newest segment that the index has there"
+    return _problem(build_sink(recording)) if recording.directory.exists() else None
 
 
 def _s3(recording: RecordingSettings, settings: S3SinkSettings) -> Sequence[Row]:
@@ -82,13 +89,14 @@ def _problem(sink: Sink) -> str | None:
     return None
 
 
-def judge_health(where: str, problem: str | None) -> Row:
-    """Finished recordings wait in the spool while it does not take them."""
+def judge_health(where: str, problem: str | None, *, is_new: bool = False) -> Row:
+    """Finished recordings wait in the spool while it does not take them. `is_new`: the first one makes it."""
+    takes = "is made with the first recording" if is_new else "takes recordings"
     return Row(
         key=_HEALTH,
         safeguard=Safeguard.INTEGRITY,
         subject="the store",
-        finding=f"{where} takes recordings" if problem is None else f"{where} does not: {problem}",
+        finding=f"{where} {takes}" if problem is None else f"{where} does not: {problem}",
         evidence="the store's own health question",
         level=Level.OK if problem is None else Level.ALARM,
     )

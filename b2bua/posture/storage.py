@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,14 +57,27 @@ def open_index(recording: RecordingSettings) -> Iterator[RecordingIndex | None]:
 def ask_index(recording: RecordingSettings) -> Sequence[Row]:
     """The share of segments in each state."""
     with open_index(recording) as index:
-        return [judge_states({} if index is None else index.counts())]
+        counts = {} if index is None else index.counts()
+    return [judge_states(counts, is_store_empty=bool(counts) or _is_store_empty(recording))]
 
 
-def judge_states(counts: Mapping[IndexState, int]) -> Row:
+def _is_store_empty(recording: RecordingSettings) -> bool:
+    """Whether the directories of this machine hold no segment; a bucket's objects would take an hour to list."""
+    places = [recording.spool_directory]
+    if isinstance(recording.sink, LocalSinkSettings):
+        places.append(recording.directory)
+    return not any(next(place.rglob("*.crec"), None) for place in places)
+
+
+def judge_states(counts: Mapping[IndexState, int], *, is_store_empty: bool) -> Row:
     """Incomplete ones are what crashes leave; corrupt and failed ones need somebody to look."""
     total = sum(counts.values())
     if not total:
-        finding, level = "nothing was recorded yet", Level.OK
+        finding, level = (
+            ("nothing was recorded yet", Level.OK)
+            if is_store_empty
+            else ("there are recordings, and the index has none: see b2bua index restore", Level.ALARM)
+        )
     else:
         shares = [
             f"{state.value} {count} ({_percent(count, total)})" for state, count in counts.items() if count
@@ -106,8 +120,28 @@ def ask_spool(recording: RecordingSettings) -> Sequence[Row]:
             + (f", the oldest for {max(old) / 3600:.0f} h: see b2bua recordings recover" if old else ""),
             evidence=f"files in {recording.spool_directory}",
             level=Level.ATTENTION if old else Level.OK,
-        )
+        ),
+        judge_space(_free_bytes(recording.spool_directory), recording),
     ]
+
+
+def _free_bytes(directory: Path) -> int:
+    """Of the file system that the directory is on, or will be."""
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def judge_space(free: int, recording: RecordingSettings) -> Row:
+    """Below the least no call that must be recorded is taken; at twice that somebody should know."""
+    least = recording.min_free_bytes
+    return Row(
+        key="recordings.space",
+        safeguard=Safeguard.INTEGRITY,
+        subject="free space for the spool",
+        finding=f"{free >> 20} MiB; below {least >> 20} MiB calls that must be recorded are refused",
+        evidence=f"the file system of {recording.spool_directory}",
+        level=Level.ALARM if free < least else Level.ATTENTION if free < 2 * least else Level.OK,
+    )
 
 
 def private_files(settings: Settings) -> Iterator[tuple[str, Path, bool]]:
@@ -133,8 +167,13 @@ def private_files(settings: Settings) -> Iterator[tuple[str, Path, bool]]:
         yield "recordings", recording.directory, False
     elif recording.sink.credentials_path is not None:
         yield "credentials of the store", recording.sink.credentials_path, True
-    if (audit := settings.audit.directory or settings.audit.path) is not None:
-        yield "audit log", audit, False
+    for what, place in (
+        ("audit log", settings.audit.directory or settings.audit.path),
+        ("log", settings.log.directory),
+        ("control socket", None if settings.control is None else settings.control.socket.parent),
+    ):
+        if place is not None:
+            yield what, place, False
 
 
 def _files_of_key(name: str, key: KeySettings) -> Iterator[tuple[str, Path, bool]]:
@@ -186,7 +225,7 @@ def ask_files(settings: Settings) -> Sequence[Row]:
         ),
         judge_files(
             "files.data",
-            "file modes of recordings, index and audit log",
+            "file modes of recordings, index, logs and control socket",
             Safeguard.AT_REST,
             [facts for facts in found if not facts.is_key],
         ),

@@ -20,7 +20,7 @@ from b2bua.journal.segment import segment_names
 from b2bua.key_age import KeyAge, KeyKind
 from b2bua.metrics import Metrics
 from b2bua.posture.audit import ask_audit
-from b2bua.posture.hops import ask_hops
+from b2bua.posture.hops import Hop, ask_hops, hops_of, judge_exceptions, judge_hop
 from b2bua.posture.keys import ask_key, judge_age, judge_health, judge_place
 from b2bua.posture.modules import ModuleFacts, judge_fips, judge_module
 from b2bua.posture.own_keys import ask_own_keys, judge_signing
@@ -57,6 +57,7 @@ from recording.sinks.sink import LockMode, Retention
 from support.configuration import make_configuration
 from support.openbao import OpenBao, vault_settings
 from support.recorded import record_call
+from tls.settings import TLSVersion
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 KMS = AWSKMSKeySettings(
@@ -205,7 +206,7 @@ def test_a_private_part_on_this_machine_needs_attention() -> None:
 
 @pytest.mark.parametrize(
     ("days", "level"),
-    [(0, Level.OK), (330, Level.OK), (340, Level.ATTENTION), (366, Level.ALARM), (4000, Level.ALARM)],
+    [(0, Level.OK), (350, Level.OK), (352, Level.ATTENTION), (366, Level.ALARM), (4000, Level.ALARM)],
 )
 def test_a_key_is_as_old_as_its_newest_version(days: int, level: Level) -> None:
     row = judge_age("main", lifecycle(days), NOW)
@@ -269,7 +270,8 @@ def test_each_service_is_a_hop_of_its_own(settings: Settings, tmp_path: Path) ->
             )
         ),
     )
-    rows = ask_hops(recording)
+    hops = list(hops_of(recording))
+    rows = [*(judge_hop(hop, None) for hop in hops), judge_exceptions(hops)]
     assert [row.key for row in rows] == ["tls.keys.main", "tls.sink", "tls.index", "tls.exceptions"]
     assert all(row.level is Level.OK for row in rows)
     assert "https://kms.eu-central-1.amazonaws.com" in rows[0].finding
@@ -292,9 +294,39 @@ def test_an_exception_in_writing_is_counted(settings: Settings, tmp_path: Path) 
             )
         ),
     )
-    rows = ask_hops(recording)
+    hops = list(hops_of(recording))
+    rows = [*(judge_hop(hop, None) for hop in hops), judge_exceptions(hops)]
     assert all(row.level is Level.ATTENTION for row in rows)
     assert rows[-1].finding == "3: service of key main, store, shared index"
+
+
+@pytest.mark.parametrize(
+    ("floor", "accepted", "level", "words"),
+    [
+        (TLSFloor.TLS_1_3, {TLSVersion.TLS_1_3, TLSVersion.TLS_1_2}, Level.OK, "accepts TLSv1.2, TLSv1.3"),
+        (TLSFloor.TLS_1_3, {TLSVersion.TLS_1_2}, Level.ALARM, "accepts TLSv1.2"),
+        (TLSFloor.TLS_1_2, {TLSVersion.TLS_1_2}, Level.ATTENTION, "accepts TLSv1.2"),
+        (TLSFloor.TLS_1_2, {TLSVersion.TLS_1_3}, Level.ATTENTION, "the exception is not needed"),
+        (TLSFloor.TLS_1_3, None, Level.UNKNOWN, "nobody listens"),
+    ],
+)
+def test_what_a_service_negotiates_is_held_against_what_we_speak(
+    floor: TLSFloor, accepted: set[TLSVersion] | None, level: Level, words: str
+) -> None:
+    hop = Hop(key="tls.sink", service="store", endpoint="https://store.example.test", floor=floor)
+    row = judge_hop(hop, "nobody listens" if accepted is None else frozenset(accepted))
+    assert row.level is level
+    assert words in row.finding
+
+
+def test_a_real_key_service_is_asked_what_it_negotiates(
+    openbao: OpenBao, settings: Settings, tmp_path: Path
+) -> None:
+    recording = at_service(settings, keys={"main": vault_settings(openbao, "any", tmp_path / "token")})
+    row = find(ask_hops(recording), "tls.keys.main")
+    assert row.level is Level.OK
+    assert "TLSv1.3" in row.finding
+    assert "handshakes with the service" in row.evidence
 
 
 def test_a_configuration_without_services_has_no_exceptions(settings: Settings) -> None:
@@ -416,7 +448,7 @@ def test_a_service_that_does_not_run_needs_attention() -> None:
     ],
 )
 def test_states_are_shares(counts: dict[IndexState, int], level: Level, words: str) -> None:
-    row = judge_states(counts)
+    row = judge_states(counts, is_store_empty=True)
     assert row.level is level
     assert words in row.finding
 
