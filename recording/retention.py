@@ -47,6 +47,13 @@ class Keep(enum.Enum):
     STORE = "kept_by_store"
 
 
+def kept_until(entry: IndexEntry, settings: RetentionSettings) -> datetime | None:
+    """The later of what was promised when it began and what is configured now; None: no time is set."""
+    trunks = (entry.trunk_a, entry.trunk_b)
+    configured = settings.until(entry.started_hour, tenant_handle=entry.tenant_handle, trunks=trunks)
+    return max((at for at in (entry.retain_until, configured) if at is not None), default=None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
     """What became of one file: `keep` None and no `problem`: it is gone, and the store was asked."""
@@ -74,13 +81,8 @@ class Retention:
     # -- until when --------------------------------
 
     def until(self, entry: IndexEntry) -> datetime | None:
-        """The later of what was promised when it began and what is configured now; None: no time is set."""
-        trunks = (entry.trunk_a, entry.trunk_b)
-        configured = self._settings.until(
-            entry.started_hour, tenant_handle=entry.tenant_handle, trunks=trunks
-        )
-        times = [at for at in (entry.retain_until, configured) if at is not None]
-        return max(times, default=None)
+        """As `kept_until`, with the retention configured now."""
+        return kept_until(entry, self._settings)
 
     def kept_by(self, group: Sequence[IndexEntry], now: datetime) -> Keep | None:
         """Why the recording of `group` may not be deleted at `now`; None: it may. The store is asked last."""

@@ -87,8 +87,9 @@ class Archive:
         return self._index
 
     def note(self, line: AuditLine) -> None:
-        """Write a line to the audit log."""
+        """Write a line to the audit log; on return it is durable. Raises AuditError where it is not."""
         self._audit.write(line)
+        self._audit.flush()
 
     @property
     def sink(self) -> Sink:

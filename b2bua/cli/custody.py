@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from b2bua.audit import AuditEvent, AuditLine
 from b2bua.cli.archive import Archive, open_archive
-from b2bua.errors import CommandError
-from recording.errors import FormatError, RecordingError, TruncatedRecordingError
-from recording.format.slots import parse_area
-from recording.index import IndexKey, RecordingIndex
+from b2bua.control.protocol import is_reason
+from b2bua.errors import B2BUAError, CommandError
+from recording.errors import RecordingError
+from recording.index import IndexEntry, IndexKey, RecordingIndex
 from recording.keys.build import build_provider
-from recording.keys.dependants import (
-    EVERYTHING,
-    Dependants,
-    find_dependants,
-    recordings_on_hold,
-    sort_dependants,
-)
-from recording.keys.errors import KeyInUseError
-from recording.keys.provider import KeyProvider
-from recording.keys.rewrap import is_of
-from recording.reader import read_head
+from recording.keys.dependants import Dependants, find_dependants, recordings_on_hold, sort_dependants
+from recording.keys.errors import KeyConfigurationError, KeyInUseError
+from recording.keys.openers import Opener, SealedFile, files_in, opener_of
 from recording.settings import KeySettings
+from recording.sinks.sink import Sink
 
-_REASON = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+
+def utc_now() -> datetime:
+    """The clock of these commands."""
+    return datetime.now(UTC)
 
 
 def add_reason(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +40,7 @@ def add_reason(parser: argparse.ArgumentParser) -> None:
 
 
 def _reason(text: str) -> str:
-    if _REASON.fullmatch(text) is None or re.search(r"[0-9]{5}", text):
+    if not is_reason(text):
         raise argparse.ArgumentTypeError(
             "write lower-case letters, digits, -, _ and dots, e.g. yearly-rotation"
         )
@@ -52,12 +48,18 @@ def _reason(text: str) -> str:
 
 
 class Custody:
-    """Keys of one configuration and what depends on them. Each change is written down before and after."""
+    """Keys of one configuration and what depends on them. Each change is written down before and after.
 
-    def __init__(self, archive: Archive, reason: str) -> None:
+    `action` is what the command does, as audit lines say it.
+    """
+
+    def __init__(self, archive: Archive, *, action: str, reason: str) -> None:
         self.settings = archive.settings
         self._archive = archive
+        self._action = action
         self._reason = reason
+
+    # -- keys --------------------------------------
 
     def key(self, name: str) -> KeySettings:
         """The section.
@@ -73,6 +75,36 @@ class Custody:
             raise CommandError(f"there is no [keys.{name}]; there are: {known}")
         return found
 
+    def opener(self, name: str) -> Opener:
+        """The key of a section, as slots name it. Raises KeyConfigurationError."""
+        return opener_of(build_provider(name, self.key(name)))
+
+    def sections(self) -> dict[Opener, list[str]]:
+        """The sections of each key: two may name one. A section whose key is gone names none."""
+        found: dict[Opener, list[str]] = {}
+        for name in self.settings.recording.keys:
+            with contextlib.suppress(KeyConfigurationError):
+                found.setdefault(self.opener(name), []).append(name)
+        return found
+
+    def users(self, name: str) -> list[str]:
+        """What makes new data keys under the key of a section, whichever section it names the key by."""
+        alike = {name, *self.sections().get(self.opener(name), ())}
+        settings = self.settings
+        users = [
+            f"tenant {tenant.name}" for tenant in settings.tenants.values() if alike & {*tenant.key_names}
+        ]
+        index = settings.recording.index
+        owners = (
+            ("the audit log", settings.audit.key_name),
+            ("the log", settings.log.key_name),
+            ("the index", index.key),
+            ("the index's backups", index.backup_key),
+        )
+        return sorted([*users, *(owner for owner, key in owners if key in alike)])
+
+    # -- what depends on them ----------------------
+
     def index(self) -> RecordingIndex:
         """The index, without which nobody knows what depends on a key.
 
@@ -87,32 +119,35 @@ class Custody:
             )
         return found
 
+    @property
+    def sink(self) -> Sink:
+        return self._archive.sink
+
     def dependants(self, name: str) -> Dependants:
         """Files under the key of a section."""
         provider = build_provider(name, self.key(name))
-        return find_dependants(self.index(), provider, now=datetime.now(UTC))
+        retention = self.settings.recording.retention
+        return find_dependants(self.index(), provider, now=utc_now(), retention=retention)
 
-    def dependants_of_tenant(self, tenant_handle: bytes) -> Dependants:
-        """Files of a tenant, whichever key they are under."""
-        found = self.index().find(tenant_handle=tenant_handle, limit=EVERYTHING)
-        return sort_dependants(found, now=datetime.now(UTC), on_hold=recordings_on_hold(self.index()))
+    def sorted(self, entries: list[IndexEntry]) -> Dependants:
+        """Files of one tenant, whichever key they are under."""
+        return sort_dependants(
+            entries,
+            now=utc_now(),
+            retention=self.settings.recording.retention,
+            on_hold=recordings_on_hold(self.index()),
+        )
 
     def index_keys(self, name: str) -> list[IndexKey]:
         """Keys of the index under the key of a section: numbers and names in the index open with them alone."""
-        provider = build_provider(name, self.key(name))
-        return [
-            key
-            for key in self.index().index_keys()
-            if (key.provider, key.slot_key_id) == (provider.slot_provider, provider.slot_key_id)
-        ]
+        opener = self.opener(name)
+        return [key for key in self.index().index_keys() if (key.provider, key.slot_key_id) == opener]
 
-    def audit_segments(self, name: str) -> list[Path]:
-        """Files of the sealed audit log that open with the key of a section."""
-        directory = self.settings.audit.directory
-        if directory is None or not directory.exists():
-            return []
-        provider = build_provider(name, self.key(name))
-        return [path for path in sorted(directory.glob("*.crec*")) if _is_under(path, provider)]
+    def spooled_unknown(self) -> list[SealedFile]:
+        """Files in this machine's spool that the index has not. Raises CommandError: the spool can't be read."""
+        index = self.index()
+        spooled = self._files_in(self.settings.recording.spool_directory)
+        return [file for file in spooled if index.get(file.file_id) is None]
 
     def require_unused(self, name: str, *, cure: str) -> None:
         """Nothing of the configuration makes new data keys under the key of a section.
@@ -120,14 +155,9 @@ class Custody:
         Raises:
             KeyInUseError: says who does, and `cure`.
         """
-        settings = self.settings
-        users = [f"tenant {tenant.name}" for tenant in settings.tenants.values() if name in tenant.key_names]
-        if settings.audit.key_name == name:
-            users.append("the audit log")
-        if name in (settings.recording.index.key, settings.recording.index.backup_key):
-            users.append("the index")
+        users = self.users(name)
         if users:
-            raise KeyInUseError(f"keys.{name} is in use by {', '.join(sorted(users))}; {cure}")
+            raise KeyInUseError(f"keys.{name} is in use by {', '.join(users)}; {cure}")
 
     def require_free(self, name: str, what: str) -> None:
         """Nothing that was ever sealed needs the key of a section. Raises KeyInUseError, which names what does."""
@@ -137,16 +167,42 @@ class Custody:
             raise KeyInUseError(
                 f"{what} is refused, {len(keys)} keys of the index are under it; say --rewrap"
             )
-        self.require_no_audit(name, what)
+        self.require_no_other(name, what)
 
-    def require_no_audit(self, name: str, what: str) -> None:
-        """No part of the audit log opens with the key. Raises KeyInUseError."""
-        segments = self.audit_segments(name)
-        if segments:
+    def require_no_other(self, name: str, what: str) -> None:
+        """What the index does not list does not need it: the sealed logs, and what a spool has that no index knows.
+
+        Raises:
+            KeyInUseError: it does.
+        """
+        opener = self.opener(name)
+        forgotten = [file.file_id for file in self.spooled_unknown() if opener in file.openers]
+        if forgotten:
             raise KeyInUseError(
-                f"{what} is refused, {len(segments)} files of the audit log are under it, {segments[-1].name} the "
-                "newest; keep the key for as long as they must be read"
+                f"{what} is refused, {len(forgotten)} files in the spool that the index does not know are under it, "
+                f"{forgotten[0].hex()} among them; store them first: b2bua recordings recover",
+                file_ids=forgotten,
             )
+        for log, directory in (
+            ("audit log", self.settings.audit.directory),
+            ("log", self.settings.log.directory),
+        ):
+            under_it = [file for file in self._files_in(directory) if opener in file.openers]
+            if under_it:
+                raise KeyInUseError(
+                    f"{what} is refused, {len(under_it)} files of the {log} are under it, "
+                    f"{under_it[-1].place} the newest; keep the key for as long as they must be read"
+                )
+
+    def _files_in(self, directory: Path | None) -> Iterator[SealedFile]:
+        try:
+            yield from () if directory is None else files_in(directory)
+        except OSError as error:
+            raise CommandError(
+                f"{error.filename}: {error.strerror}; it must be readable to see what needs the key"
+            ) from error
+
+    # -- what is written down ----------------------
 
     def note(
         self,
@@ -157,7 +213,7 @@ class Custody:
         tenant_handle: bytes | None = None,
         count: int | None = None,
     ) -> None:
-        """A line in the audit log, with the reason given."""
+        """A line in the audit log, with the reason given, durable on return. Raises AuditError."""
         self._archive.note(
             AuditLine(
                 event=event,
@@ -165,7 +221,9 @@ class Custody:
                 far_key=far_key,
                 tenant_handle=None if tenant_handle is None else tenant_handle.hex(),
                 count=count,
+                action=self._action,
                 reason=self._reason,
+                uid=os.getuid(),
             )
         )
 
@@ -174,27 +232,13 @@ class Custody:
         """What is refused within is written down too."""
         try:
             yield
-        except (CommandError, RecordingError):
+        except (B2BUAError, RecordingError):
             self.note(AuditEvent.KEY_REFUSED, key=key)
             raise
 
 
-def _is_under(path: Path, provider: KeyProvider) -> bool:
-    """Whether a container's own slots name the key. What has no readable head opens with no key at all."""
-    try:
-        with path.open("rb") as file:
-            slots = parse_area(read_head(file).slots_area)
-    except (FormatError, TruncatedRecordingError):
-        return False
-    except OSError as error:
-        raise CommandError(
-            f"{path}: {error.strerror}; the audit log must be readable to see what needs the key"
-        ) from error
-    return any(is_of(provider, slot) for slot in slots)
-
-
 @contextlib.contextmanager
-def open_custody(path: Path, *, reason: str) -> Iterator[Custody]:
+def open_custody(path: Path, *, action: str, reason: str) -> Iterator[Custody]:
     """The keys of a configuration file.
 
     Raises:
@@ -202,4 +246,4 @@ def open_custody(path: Path, *, reason: str) -> Iterator[Custody]:
         was done could not be written down.
     """
     with open_archive(path) as archive:
-        yield Custody(archive, reason)
+        yield Custody(archive, action=action, reason=reason)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from b2bua.audit import AuditEvent
 from b2bua.cli import output
-from b2bua.cli.custody import Custody, add_reason, open_custody
+from b2bua.cli.custody import Custody, add_reason, open_custody, utc_now
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.errors import CommandError
 from recording.errors import RecordingError
@@ -17,11 +18,12 @@ from recording.index import IndexEntry
 from recording.keys.administration import build_administration
 from recording.keys.build import build_mover, build_provider
 from recording.keys.dependants import key_id_text
-from recording.keys.errors import KeyInUseError
+from recording.keys.errors import KeyInUseError, SlotNotMovedError
+from recording.keys.openers import stored_files
 from recording.keys.provider import KeyContext, KeyProvider
 from recording.keys.rewrap import Outcome, RewrapTask, SlotMover, rewrap_all
-from recording.sinks.build import build_sink
 from recording.sinks.retry import RetryingSink
+from recording.sinks.sink import Sink, file_id_of
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
@@ -80,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     name, other = arguments.name, arguments.to
     if arguments.keep_enabled and not arguments.rewrap:
         raise CommandError("--keep-enabled without --rewrap does nothing")
-    with open_custody(configuration_path(arguments), reason=arguments.reason) as custody:
+    with open_custody(configuration_path(arguments), action="retire", reason=arguments.reason) as custody:
         custody.key(name), custody.key(other)
         with custody.noting_refusal(name):
             if name != other:  # nothing new may come under the key while the old is moved away
@@ -99,10 +101,11 @@ def _rewrap(custody: Custody, name: str, other: str) -> _Result:
     The index learns of each file; what it says under the old key is what is left to do.
     """
     mover = build_mover(name, other, custody.settings.recording.keys)
+    custody.note(AuditEvent.KEY_CHANGE_STARTED, key=name, far_key=other)
     target = build_provider(other, custody.key(other))
     stored = [entry for entry in custody.dependants(name).entries if entry.object_key is not None]
     result = _Result()
-    sink = RetryingSink(build_sink(custody.settings.recording))
+    sink = RetryingSink(custody.sink)
     pending: list[bytes] = []
     try:
         with output.progress_bar() as progress:
@@ -115,10 +118,22 @@ def _rewrap(custody: Custody, name: str, other: str) -> _Result:
                     _tell_index(custody, pending, target)
                 progress.advance(bar)
         _move_index_keys(custody, name, mover)
+        _count_unknown(result, custody, name, sink)
     finally:
         _tell_index(custody, pending, target)
         custody.note(AuditEvent.KEY_REWRAPPED, key=name, far_key=other, count=result.moved)
     return result
+
+
+def _count_unknown(result: _Result, custody: Custody, name: str, sink: Sink) -> None:
+    """What lies in the store and no index knows would be left behind."""
+    index, opener = custody.index(), custody.opener(name)
+    unknown = (key for key in sink.keys("") if index.get(file_id_of(key)) is None)
+    for file in stored_files(sink, unknown):
+        if file is not None and opener in file.openers:
+            result.failed[file.file_id] = SlotNotMovedError(
+                f"{file.file_id.hex()}: it is in the store and not in the index; enter it first: b2bua index rebuild"
+            )
 
 
 def _move_index_keys(custody: Custody, name: str, mover: SlotMover) -> None:
@@ -168,23 +183,40 @@ def _disable(custody: Custody, name: str, other: str, was_rewrapped: bool) -> st
     administration = build_administration(name, custody.key(name))
     if name != other:
         custody.require_free(name, f"disabling keys.{name}")
-        done = administration.disable()
     else:
-        if not was_rewrapped:
-            raise CommandError(
-                "the index does not know versions of a key; say --rewrap, which asks the key service"
-            )
-        waiting = [entry.file_id for entry in custody.dependants(name).entries if entry.object_key is None]
-        if waiting:
-            raise KeyInUseError(
-                f"{len(waiting)} recordings are not in the store yet, {waiting[0].hex()} among them; "
-                "wait for their upload, then repeat",
-                file_ids=waiting,
-            )
-        custody.require_no_audit(name, f"taking older versions of keys.{name} out of use")
-        done = administration.disable_older()
+        _require_older_unused(custody, name, was_rewrapped)
+    custody.note(AuditEvent.KEY_CHANGE_STARTED, key=name, far_key=other)
+    done = administration.disable() if name != other else administration.disable_older()
     custody.note(AuditEvent.KEY_DISABLED, key=name, far_key=other)
     return done
+
+
+def _require_older_unused(custody: Custody, name: str, was_rewrapped: bool) -> None:
+    """Versions older than the newest open nothing that is left, and wrap nothing that is still to come.
+
+    Raises:
+        CommandError: the key service was not asked. KeyInUseError: they do.
+    """
+    if not was_rewrapped:
+        raise CommandError(
+            "the index does not know versions of a key, the key service must be asked in the same run: say --rewrap, "
+            "with credentials of both the rewrapper and the key administrator"
+        )
+    waiting = [entry.file_id for entry in custody.dependants(name).entries if entry.object_key is None]
+    if waiting:
+        raise KeyInUseError(
+            f"{len(waiting)} recordings are not in the store yet, {waiting[0].hex()} among them; "
+            "wait for their upload, then repeat",
+            file_ids=waiting,
+        )
+    custody.require_no_other(name, f"taking older versions of keys.{name} out of use")
+    newest = build_provider(name, custody.key(name)).lifecycle().versions[-1]
+    ttl = timedelta(seconds=custody.settings.recording.pool.ttl_s)
+    if newest.created_at is not None and utc_now() < newest.created_at + ttl:
+        raise KeyInUseError(
+            f"version {newest.number} of keys.{name} is younger than the data keys that recorders may have ready from "
+            f"an older one; repeat after {newest.created_at + ttl:%Y-%m-%d %H:%M:%S} UTC"
+        )
 
 
 def _print(arguments: argparse.Namespace, result: _Result, disabled: str | None) -> None:

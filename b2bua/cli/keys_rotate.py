@@ -33,10 +33,12 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Rotate one key, with the administrator's credentials."""
     name: str = arguments.name
-    with open_custody(configuration_path(arguments), reason=arguments.reason) as custody:
+    with open_custody(configuration_path(arguments), action="rotate", reason=arguments.reason) as custody:
         key = custody.key(name)
         with custody.noting_refusal(name):
-            done = build_administration(name, key).rotate()
+            administration = build_administration(name, key)
+            custody.note(AuditEvent.KEY_CHANGE_STARTED, key=name)
+            done = administration.rotate()
         custody.note(AuditEvent.KEY_ROTATED, key=name)
     if arguments.json:
         output.print_json({"key": name, "rotated": True, "detail": done})

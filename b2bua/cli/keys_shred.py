@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from b2bua.audit import AuditEvent
@@ -11,12 +12,12 @@ from b2bua.cli import output
 from b2bua.cli.custody import Custody, add_reason, open_custody
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.errors import CommandError, NotConfirmedError
-from b2bua.settings import Tenant
+from b2bua.settings import RecordingPolicy, Tenant
 from recording.index import IndexEntry, IndexState
 from recording.keys.administration import build_administration
-from recording.keys.build import build_provider
 from recording.keys.dependants import Dependants, key_id_text
-from recording.keys.errors import KeyConfigurationError, KeyInUseError
+from recording.keys.errors import KeyInUseError, UnknownKeyError
+from recording.keys.openers import Opener, stored_files
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
@@ -32,6 +33,13 @@ def register(subparsers: Subparsers) -> None:
         run=run,
     )
     parser.add_argument("tenant", metavar="TENANT", help="of [tenants.NAME]")
+    parser.add_argument(
+        "--elsewhere",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="of [keys.KEY], a key of the tenant that is destroyed by other means, as a public key's private part is",
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask for the tenant's name to be typed")
     add_configuration(parser)
     add_reason(parser)
@@ -40,84 +48,146 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check that nothing must be kept and nobody else needs the keys, have it confirmed, destroy, read back."""
-    with open_custody(configuration_path(arguments), reason=arguments.reason) as custody:
+    with open_custody(configuration_path(arguments), action="shred", reason=arguments.reason) as custody:
         tenant = custody.settings.tenants.get(arguments.tenant)
         if tenant is None:
             known = ", ".join(sorted(custody.settings.tenants))
             raise CommandError(f"there is no [tenants.{arguments.tenant}]; there are: {known}")
         with custody.noting_refusal(tenant.key):
-            dependants = custody.dependants_of_tenant(tenant.handle)
-            names = _keys_to_destroy(custody, tenant, dependants)
-            if not arguments.yes:
-                _confirm(tenant, names, dependants)
-        done = {name: _destroy(custody, tenant, name, len(dependants.entries)) for name in names}
+            files, done = _shred(
+                custody, tenant, elsewhere=frozenset(arguments.elsewhere), is_confirmed=arguments.yes
+            )
     if arguments.json:
-        output.print_json({"tenant": tenant.name, "files": len(dependants.entries), "destroyed": done})
+        output.print_json(
+            {"tenant": tenant.name, "files": files, "destroyed": done, "elsewhere": arguments.elsewhere}
+        )
     else:
         for name, words in done.items():
             output.print_line(f"keys.{name}: {words}; take [keys.{name}] out of the configuration")
-        output.print_line(f"{len(dependants.entries)} files of tenant {tenant.name} can be opened by nobody")
+        left = ", ".join(f"keys.{name}" for name in arguments.elsewhere)
+        unless = f" once {left} is destroyed too" if left else ""
+        output.print_line(f"{files} files of tenant {tenant.name} can be opened by nobody{unless}")
     return 0
 
 
-def _keys_to_destroy(custody: Custody, tenant: Tenant, dependants: Dependants) -> list[str]:
-    """All sections that a file of the tenant may be under, and of nobody else.
+def _shred(
+    custody: Custody, tenant: Tenant, *, elsewhere: frozenset[str], is_confirmed: bool
+) -> tuple[int, dict[str, str]]:
+    """How many files open no more, and what became of each key section."""
+    what = f"shredding tenant {tenant.name}"
+    _require_not_recorded(custody, tenant, what)
+    with custody.index().unchanged(tenant.handle) as entries:
+        seen = custody.sorted(entries)
+        _require_unkept(seen, what)
+    names = _keys_to_destroy(custody, tenant, seen, what, elsewhere)
+    if not is_confirmed:
+        _confirm(tenant, names, seen)
+    with custody.index().unchanged(
+        tenant.handle
+    ) as entries:  # a hold may have come since, and none comes now
+        found = custody.sorted(entries)
+        _require_unkept(found, what)
+        if {each.file_id for each in found.entries} != {each.file_id for each in seen.entries}:
+            raise KeyInUseError(
+                f"{what} is refused, its recordings have changed meanwhile; look, then repeat"
+            )
+        return len(found.entries), _destroy_all(custody, tenant, names, len(found.entries))
+
+
+def _require_not_recorded(custody: Custody, tenant: Tenant, what: str) -> None:
+    """No call of the tenant is recorded any more: what its last data keys sealed could not be opened.
 
     Raises:
-        KeyInUseError: a file must be kept, is being written, is under a key that no section names, or another tenant,
-        the audit log or the index needs one of the keys.
+        KeyInUseError: a trunk would.
     """
-    what = f"shredding tenant {tenant.name}"
+    trunks = sorted(
+        trunk.name
+        for trunk in custody.settings.trunks.values()
+        if trunk.tenant == tenant.name and trunk.recording is not RecordingPolicy.OFF
+    )
+    if trunks:
+        raise KeyInUseError(
+            f"{what} is refused, calls of trunk {', '.join(trunks)} are recorded for it; give them another tenant or "
+            "take them out, restart the service, then shred"
+        )
+
+
+def _require_unkept(dependants: Dependants, what: str) -> None:
+    """Nothing must be kept, nothing is being made. Raises KeyInUseError, which names what is."""
     dependants.require_unkept(what)
     running = [entry.file_id for entry in dependants.entries if entry.state is IndexState.RECORDING]
     if running:
         raise KeyInUseError(
             f"{what} is refused, calls are being recorded: {running[0].hex()}", file_ids=running
         )
-    names = _sections_of(custody, tenant, dependants)
+
+
+def _keys_to_destroy(
+    custody: Custody, tenant: Tenant, dependants: Dependants, what: str, elsewhere: frozenset[str]
+) -> list[str]:
+    """A section for each key that opens a file of the tenant, retired ones included, and that nobody else needs.
+
+    Raises:
+        KeyInUseError: a file that the index does not know, or that is under a key that no section names; or another
+        tenant, a sealed log or the index needs one of the keys.
+    """
+    sections = custody.sections()
+    own = custody.opener(tenant.key)
+    openers = {_opener_of_entry(entry): entry.file_id for entry in dependants.entries}
+    openers |= _openers_found(custody, tenant, dependants, what)
+    unnamed = {opener: file_id for opener, file_id in openers.items() if opener not in sections}
+    if unnamed:
+        told = (f"{key_id_text(key_id)} opens {file_id.hex()}" for (_, key_id), file_id in unnamed.items())
+        raise KeyInUseError(
+            f"{what} is refused, its files are under keys that no section names, and would stay readable: "
+            f"{', '.join(told)}; add sections for them first",
+            file_ids=list(unnamed.values()),
+        )
+    doomed = {own, *openers} - {custody.opener(name) for name in elsewhere}
+    names = sorted(sections[opener][0] for opener in doomed)
     for name in names:
         _require_of_tenant_alone(custody, tenant, name, what)
         build_administration(name, custody.key(name))  # one that cannot be destroyed here keeps all of them
     return names
 
 
-def _sections_of(custody: Custody, tenant: Tenant, dependants: Dependants) -> list[str]:
-    by_key: dict[tuple[int, str], str] = {}
-    for name, key in custody.settings.recording.keys.items():
-        try:
-            provider = build_provider(name, key)
-        except KeyConfigurationError:
-            if name == tenant.key:
-                raise
-            continue  # a section whose key is gone names nothing
-        by_key[provider.slot_provider, key_id_text(provider.slot_key_id)] = name
-    lost = [entry.file_id for entry in dependants.entries if _key_of(entry) not in by_key]
-    if lost:
+def _openers_found(
+    custody: Custody, tenant: Tenant, dependants: Dependants, what: str
+) -> dict[Opener, bytes]:
+    """What opens the tenant's files in the store by their own slots, each with one of them.
+
+    Raises:
+        KeyInUseError: a file in store or spool is not in the index.
+    """
+    known = {entry.file_id for entry in dependants.entries}
+    unknown = [file.file_id for file in custody.spooled_unknown() if file.tenant_handle == tenant.handle]
+    openers: dict[Opener, bytes] = {}
+    keys = list(custody.sink.keys(f"{tenant.handle.hex()}/"))
+    with output.progress_bar() as progress:
+        for file in progress.track(stored_files(custody.sink, keys), total=len(keys), description="looking"):
+            if file is None:
+                continue
+            openers |= dict.fromkeys(file.openers, file.file_id)
+            if file.file_id not in known:
+                unknown.append(file.file_id)
+    if unknown:
         raise KeyInUseError(
-            f"{len(lost)} files of tenant {tenant.name} are under keys that no section names, {lost[0].hex()} among "
-            "them, and would stay readable; add their sections first",
-            file_ids=lost,
+            f"{what} is refused, {len(unknown)} files of it are not in the index, {unknown[0].hex()} among them, so "
+            "nobody knows whether they must be kept; enter them first: b2bua recordings recover, b2bua index rebuild",
+            file_ids=unknown,
         )
-    return sorted({tenant.key, *(by_key[_key_of(entry)] for entry in dependants.entries)})
+    return openers
 
 
-def _key_of(entry: IndexEntry) -> tuple[int, str]:
-    return entry.provider, entry.key_id
+def _opener_of_entry(entry: IndexEntry) -> Opener:
+    return entry.provider, entry.key_id.encode("ascii", "backslashreplace")
 
 
 def _require_of_tenant_alone(custody: Custody, tenant: Tenant, name: str, what: str) -> None:
-    settings = custody.settings
-    others = sorted(
-        each.name for each in settings.tenants.values() if name in each.key_names and each.name != tenant.name
-    )
+    others = [user for user in custody.users(name) if user != f"tenant {tenant.name}"]
     if others:
         raise KeyInUseError(
             f"{what} is refused, keys.{name} is also that of {', '.join(others)}; retire it to another"
-        )
-    index = settings.recording.index
-    if name in (settings.audit.key_name, index.key, index.backup_key):
-        raise KeyInUseError(
-            f"{what} is refused, the audit log or the index is under keys.{name}; give it a key of its own"
         )
     foreign = [each for each in custody.dependants(name).entries if each.tenant_handle != tenant.handle]
     if foreign:
@@ -126,12 +196,12 @@ def _require_of_tenant_alone(custody: Custody, tenant: Tenant, name: str, what: 
             f"{foreign[0].file_id.hex()} among them",
             file_ids=[each.file_id for each in foreign],
         )
-    custody.require_no_audit(name, what)
+    custody.require_no_other(name, what)
     if any(key.tenant_handle != tenant.handle for key in custody.index_keys(name)):
         raise KeyInUseError(f"{what} is refused, keys of the index for other tenants are under keys.{name}")
 
 
-def _confirm(tenant: Tenant, names: list[str], dependants: Dependants) -> None:
+def _confirm(tenant: Tenant, names: Iterable[str], dependants: Dependants) -> None:
     """Have the tenant's name typed. Raises NotConfirmedError."""
     sys.stderr.write(
         f"This destroys {', '.join(f'keys.{name}' for name in names)}. {len(dependants.entries)} files of tenant "
@@ -143,11 +213,29 @@ def _confirm(tenant: Tenant, names: list[str], dependants: Dependants) -> None:
         raise NotConfirmedError("not confirmed, nothing was destroyed; type the tenant's name, or say --yes")
 
 
-def _destroy(custody: Custody, tenant: Tenant, name: str, files: int) -> str:
-    """The audit log has the order before the key service has it."""
-    administration = build_administration(name, custody.key(name))
-    custody.note(AuditEvent.KEY_DESTRUCTION_STARTED, key=name, tenant_handle=tenant.handle, count=files)
-    with custody.noting_refusal(name):
-        done = administration.destroy()
-    custody.note(AuditEvent.KEY_DESTROYED, key=name, tenant_handle=tenant.handle, count=files)
+def _destroy_all(custody: Custody, tenant: Tenant, names: Iterable[str], files: int) -> dict[str, str]:
+    """Each in turn; the audit log has the order before the key service has it.
+
+    Raises:
+        UnknownKeyError: after all others were destroyed, where a service has no such key. So it is after a run that was
+        killed; but it may be a section that names the wrong place, and the key is alive.
+    """
+    done: dict[str, str] = {}
+    missing: list[str] = []
+    for name in names:
+        administration = build_administration(name, custody.key(name))
+        custody.note(AuditEvent.KEY_CHANGE_STARTED, key=name, tenant_handle=tenant.handle, count=files)
+        try:
+            done[name] = administration.destroy()
+        except UnknownKeyError as error:
+            missing.append(f"keys.{name}: {error}")
+        else:
+            custody.note(AuditEvent.KEY_DESTROYED, key=name, tenant_handle=tenant.handle, count=files)
+    if missing:
+        raise UnknownKeyError(
+            "destroyed: "
+            + (", ".join(f"keys.{name}" for name in done) or "nothing")
+            + "; not found, so destroyed before, or its section names the wrong place: "
+            + "; ".join(missing)
+        )
     return done

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from recording.format.suites import wipe
 from recording.index import RecordingIndex
 from recording.keys.build import build_provider
 from recording.keys.dependants import Dependants, find_dependants
-from recording.keys.provider import KeyContext, KeyProvider, lifecycle_facts
+from recording.keys.provider import KeyContext, KeyProvider, told_lifecycle
 from recording.settings import KeySettings, LocalKeySettings
 from tls.settings import TLSMaterialSettings
 
@@ -112,9 +112,10 @@ def _key(
     try:
         provider = build_provider(name, key)
         facts |= provider.describe()
-        facts |= _dependants(index, provider, now)
+        facts |= _dependants(index, provider, settings, now)
         provider.health()
-        facts |= lifecycle_facts(provider)
+        lifecycle = told_lifecycle(provider)
+        facts |= {"lifecycle": f"unknown: {lifecycle}"} if isinstance(lifecycle, str) else lifecycle.facts()
         if request:
             _request(provider)
     except RecordingError as error:
@@ -124,7 +125,8 @@ def _key(
         "health": "a data key was made" if request else "answers",
         "took_ms": round(milliseconds, 1),
     }
-    return _Key(facts=facts, age=_age(provider, unknown))
+    since = None if isinstance(lifecycle, str) else lifecycle.versions[-1].created_at
+    return _Key(facts=facts, age=replace(unknown, since=since))
 
 
 def _is_overdue(age: KeyAge, now: datetime) -> bool:
@@ -133,25 +135,18 @@ def _is_overdue(age: KeyAge, now: datetime) -> bool:
     return state is AgeState.OVERDUE or (age.kind is KeyKind.CERTIFICATE and state is AgeState.UNKNOWN)
 
 
-def _dependants(index: RecordingIndex | None, provider: KeyProvider, now: datetime) -> dict[str, object]:
+def _dependants(
+    index: RecordingIndex | None, provider: KeyProvider, settings: Settings, now: datetime
+) -> dict[str, object]:
     """How many files need the key; None where there is no index that would know."""
     if index is None:
         return {"recordings": None}
-    found: Dependants = find_dependants(index, provider, now=now)
+    found: Dependants = find_dependants(index, provider, now=now, retention=settings.recording.retention)
     return {
         "recordings": len(found.entries),
         "on_hold": len(found.held),
         "retained": len(found.retained),
     }
-
-
-def _age(provider: KeyProvider, unknown: KeyAge) -> KeyAge:
-    """From the newest version; the same credentials need not be allowed to ask."""
-    try:
-        newest = provider.lifecycle().versions[-1]
-    except RecordingError:
-        return unknown
-    return KeyAge(kind=unknown.kind, name=unknown.name, action=unknown.action, since=newest.created_at)
 
 
 def _action(name: str, key: KeySettings) -> str:

@@ -10,7 +10,7 @@ from b2bua.posture.own_keys import AGE_LEVELS
 from b2bua.posture.report import Level, Row, Safeguard
 from recording.errors import RecordingError
 from recording.keys.build import build_provider
-from recording.keys.provider import KeyLifecycle
+from recording.keys.provider import KeyLifecycle, told_lifecycle
 from recording.settings import KeySettings
 
 _PLACES = ("endpoint", "path", "module", "unwraps_with")
@@ -27,14 +27,10 @@ def ask_key(name: str, settings: KeySettings, claim: str | None) -> Sequence[Row
         problem: str | None = str(error)
     else:
         problem = None
-    try:
-        lifecycle: KeyLifecycle | str = provider.lifecycle()
-    except RecordingError as error:
-        lifecycle = str(error)
     now = datetime.now(UTC)
     return [
         judge_place(name, facts, claim),
-        judge_age(name, lifecycle, now),
+        judge_age(name, told_lifecycle(provider), now),
         judge_health(name, problem),
     ]
 

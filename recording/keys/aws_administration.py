@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from recording.keys.aws_kms import AWSKMSProvider
-from recording.keys.errors import KeyOperationError
+from recording.keys.errors import KeyAnswerError, KeyOperationError
 from recording.settings import AWSKMSKeySettings
 
 DELETION_WAIT_DAYS: Final = 7  # API reference, ScheduleKeyDeletion: the shortest there is
+_DOOMED: Final = "PendingDeletion"
 
 
 class _Service(AWSKMSProvider):
@@ -55,16 +56,23 @@ class AWSKMSAdministration:
 
     def destroy(self) -> str:
         """The key opens nothing from now on; until the date returned AWS can be told to keep it."""
-        self._service.manage("schedule_key_deletion", PendingWindowInDays=DELETION_WAIT_DAYS)
-        at = self._require_state("PendingDeletion").get("DeletionDate")
+        if self._metadata().get("KeyState") != _DOOMED:
+            self._service.manage("schedule_key_deletion", PendingWindowInDays=DELETION_WAIT_DAYS)
+        at = self._require_state(_DOOMED).get("DeletionDate")
         if not isinstance(at, datetime):
             raise KeyOperationError(f"keys.{self.name}: the key service names no date of deletion")
         return f"unusable now, destroyed on {at.date().isoformat()}; until then the deletion can be cancelled"
 
     def _require_state(self, state: str) -> Mapping[str, Any]:
-        metadata = self._service.manage("describe_key").get("KeyMetadata")
-        if not isinstance(metadata, Mapping) or metadata.get("KeyState") != state:
+        metadata = self._metadata()
+        if metadata.get("KeyState") != state:
             raise KeyOperationError(
                 f"keys.{self.name}: the key service took the order and the key is not {state}"
             )
+        return metadata
+
+    def _metadata(self) -> Mapping[str, Any]:
+        metadata = self._service.manage("describe_key").get("KeyMetadata")
+        if not isinstance(metadata, Mapping):
+            raise KeyAnswerError(f"keys.{self.name}: the key service described no key")
         return metadata

@@ -67,18 +67,18 @@ _UNAVAILABLE: Final = frozenset(
         "ThrottlingException",
     }
 )
-_NOT_PERMITTED: Final = frozenset(
+_DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorized"})
+_NOT_PERMITTED: Final = _DENIED | frozenset(
     {
-        "AccessDenied",
-        "AccessDeniedException",
         "ExpiredToken",
         "ExpiredTokenException",
         "IncompleteSignature",
         "InvalidClientTokenId",
         "InvalidSignatureException",
         "MissingAuthenticationToken",
-        "NotAuthorized",
         "OptInRequired",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
         "UnrecognizedClientException",
     }
 )
@@ -92,6 +92,7 @@ _UNKNOWN_KEY: Final = frozenset(
         "NotFoundException",
     }
 )
+_USABLE_STATES: Final = frozenset({"Enabled", "Updating"})  # Developer Guide, "Key states of AWS KMS keys"
 _CREDENTIALS: Final = (
     NoCredentialsError,
     PartialCredentialsError,
@@ -185,9 +186,7 @@ class AWSKMSProvider:
 
         Source: AWS KMS API reference, DescribeKey, GetKeyRotationStatus, ListKeyRotations.
         """
-        metadata = self._call(self._client.describe_key, KeyId=self._key_id).get("KeyMetadata")
-        if not isinstance(metadata, Mapping) or metadata.get("Arn") != self._key_id:
-            raise KeyAnswerError(f"{self._endpoint} described a key that is not the one asked for")
+        metadata = self._described()
         status = self._call(self._client.get_key_rotation_status, KeyId=self._key_id)
         days = status.get("RotationPeriodInDays", DEFAULT_ROTATION_DAYS)
         if not isinstance(days, int) or days <= 0:
@@ -200,6 +199,12 @@ class AWSKMSProvider:
             ),
             rotation_period_s=days * 86400 if status.get("KeyRotationEnabled") is True else None,
         )
+
+    def _described(self) -> Mapping[str, Any]:
+        metadata = self._call(self._client.describe_key, KeyId=self._key_id).get("KeyMetadata")
+        if not isinstance(metadata, Mapping) or metadata.get("Arn") != self._key_id:
+            raise KeyAnswerError(f"{self._endpoint} described a key that is not the one asked for")
+        return metadata
 
     def _rotations(self) -> list[datetime]:
         answer = self._call(self._client.list_key_rotations, KeyId=self._key_id, Limit=MOST_ROTATIONS)
@@ -220,14 +225,21 @@ class AWSKMSProvider:
         }
 
     def health(self) -> None:
-        """The endpoint answers over verified TLS.
+        """The service answers and, as far as this identity may ask, the key can be used.
 
-        Says nothing of permissions, which only a real request can show.
+        Says nothing of other permissions, which only a real request can show.
         """
-        deadline = time.monotonic() + self._timeout_s
-        status = self._transport.send("GET", self._endpoint, headers={}, body=b"", deadline=deadline).status
-        if status >= 500:
-            raise KeyUnavailableError(f"{self._endpoint} answers with HTTP status {status}")
+        try:
+            state = self._described().get("KeyState")
+        except NotPermittedError as error:
+            if _code(error.__cause__) not in _DENIED:
+                raise
+            return
+        if state not in _USABLE_STATES:
+            told = state if isinstance(state, str) and _SAFE_CODE.fullmatch(state) else "in no known state"
+            raise UnknownKeyError(
+                f"{self._key_id} is {told}; enable it or cancel its deletion, at once if anything needs it"
+            )
 
     def _call(self, operation: Callable[..., Mapping[str, Any]], **parameters: object) -> Mapping[str, Any]:
         """One operation within the deadline, tried again while the failure is transient."""
@@ -329,13 +341,14 @@ def _translated(
 
 def _refusal(error: ClientError) -> RecordingError:
     response: Mapping[str, Any] = error.response
-    raw_code = response.get("Error", {}).get("Code")
-    code = raw_code if isinstance(raw_code, str) and _SAFE_CODE.fullmatch(raw_code) else "unnamed"
+    code = _code(error)
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code == "InvalidCiphertextException":
         return ContextMismatchError("KMS does not open this wrapped key for this file and tenant")
     if code in _NOT_PERMITTED:
-        return NotPermittedError(f"KMS refuses: {code}; check the role's key policy and credentials")
+        return NotPermittedError(
+            f"KMS refuses: {code}; check the role's key policy, its credentials, and this machine's clock"
+        )
     if code in _UNKNOWN_KEY:
         return UnknownKeyError(
             f"KMS has no such usable key: {code}; check `key_id`, `region` and the key's state"
@@ -343,6 +356,12 @@ def _refusal(error: ClientError) -> RecordingError:
     if code in _UNAVAILABLE or status >= 500 or status == 429:
         return KeyUnavailableError(f"KMS cannot serve now: {code}, HTTP status {status}")
     return KeyAnswerError(f"KMS refuses the request: {code}, HTTP status {status}")
+
+
+def _code(error: BaseException | None) -> str:
+    """The service's own name for a refusal, if it can be shown."""
+    code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
+    return code if isinstance(code, str) and _SAFE_CODE.fullmatch(code) else "unnamed"
 
 
 def _check_settings(settings: AWSKMSKeySettings) -> None:

@@ -13,6 +13,8 @@ from typing import Final
 from recording.index import IndexEntry, IndexState, RecordingIndex
 from recording.keys.errors import KeyInUseError
 from recording.keys.provider import KeyProvider
+from recording.retention import kept_until
+from recording.settings import RetentionSettings
 
 EVERYTHING: Final = 1 << 31
 """As a limit of the index: a file left out would be lost with its key."""
@@ -60,44 +62,47 @@ class Dependants:
 
 
 def sort_dependants(
-    entries: Sequence[IndexEntry], *, now: datetime, on_hold: Collection[bytes] = ()
+    entries: Sequence[IndexEntry],
+    *,
+    now: datetime,
+    retention: RetentionSettings,
+    on_hold: Collection[bytes] = (),
 ) -> Dependants:
-    """Of files of which anything is left. `on_hold`: recordings that are held as wholes."""
-    left = [entry for entry in entries if entry.state not in _NOTHING_LEFT]
-    held = tuple(entry for entry in left if entry.hold is not None or _whole(entry) in on_hold)
-    is_held = {entry.file_id for entry in held}
-    retained = tuple(entry for entry in left if entry.file_id not in is_held and is_retained(entry, now))
-    kept = {entry.file_id for entry in (*held, *retained)}
-    return Dependants(
-        held=held, retained=retained, others=tuple(entry for entry in left if entry.file_id not in kept)
-    )
+    """Of files of which anything is left. `on_hold`: recordings that are held as wholes.
+
+    Inside retention is what was promised a time that is not over, and what `retention` keeps as it is configured now.
+    """
+    held, retained, others = [], [], []
+    for entry in entries:
+        if entry.state in _NOTHING_LEFT:
+            continue
+        until = kept_until(entry, retention)
+        if entry.hold is not None or entry.group in on_hold:
+            held.append(entry)
+        elif until is not None and until > now:
+            retained.append(entry)
+        else:
+            others.append(entry)
+    return Dependants(held=tuple(held), retained=tuple(retained), others=tuple(others))
 
 
-def is_retained(entry: IndexEntry, now: datetime) -> bool:
-    """Whether what was promised about a file still holds."""
-    return entry.retain_until is not None and entry.retain_until > now
-
-
-def find_dependants(index: RecordingIndex, provider: KeyProvider, *, now: datetime) -> Dependants:
+def find_dependants(
+    index: RecordingIndex, provider: KeyProvider, *, now: datetime, retention: RetentionSettings
+) -> Dependants:
     """Files whose newest slots are under the key of `provider`. Raises IndexUnavailableError."""
     found = index.find(key_id=key_id_text(provider.slot_key_id), limit=EVERYTHING)
     under_it = [entry for entry in found if entry.provider == provider.slot_provider]
-    return sort_dependants(under_it, now=now, on_hold=recordings_on_hold(index))
+    return sort_dependants(under_it, now=now, retention=retention, on_hold=recordings_on_hold(index))
 
 
 def recordings_on_hold(index: RecordingIndex) -> frozenset[bytes]:
     """Recordings of which any file is on hold: what a live call adds after the hold was put is held with it."""
-    return frozenset(map(_whole, index.find(is_held=True, limit=EVERYTHING)))
+    return frozenset(entry.group for entry in index.find(is_held=True, limit=EVERYTHING))
 
 
 def key_id_text(key_id: bytes) -> str:
     """A slot's key id as index entries have it."""
     return key_id.decode("ascii", "backslashreplace")
-
-
-def _whole(entry: IndexEntry) -> bytes:
-    """The recording that a file is of, or is attached to."""
-    return entry.recording if entry.parent is None else entry.parent
 
 
 def _named(entries: Sequence[IndexEntry]) -> str:

@@ -138,9 +138,9 @@ class KeyProvider(Protocol):
         ...
 
 
-def lifecycle_facts(provider: KeyProvider) -> dict[str, str]:
-    """The lifecycle's facts, or why there are none: many an identity may use a key and not ask about it."""
+def told_lifecycle(provider: KeyProvider) -> KeyLifecycle | str:
+    """The lifecycle, or why there is none: many an identity may use a key and not ask about it."""
     try:
-        return provider.lifecycle().facts()
+        return provider.lifecycle()
     except RecordingError as error:
-        return {"lifecycle": f"unknown: {type(error).__name__}: {error}"}
+        return f"{type(error).__name__}: {error}"

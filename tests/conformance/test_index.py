@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -199,6 +200,28 @@ def test_a_newer_schema_version_is_refused_and_left_alone(index: RecordingIndex,
     engine.dispose()
     with closing(RecordingIndex(place)) as again:
         assert again.find() == [ENTRY]
+
+
+def test_no_hold_comes_while_a_tenants_entries_are_looked_after(place: Place, index: RecordingIndex) -> None:
+    other = replace(ENTRY, file_id=b"O" * 16, tenant_handle=b"O" * 16)
+    index.put([ENTRY, other])
+    order: list[str] = []
+
+    def hold() -> None:
+        with closing(RecordingIndex(place)) as another:
+            assert another.put_hold(ENTRY.recording, "order")
+        order.append("held")
+
+    thread = threading.Thread(target=hold)
+    with index.unchanged(ENTRY.tenant_handle) as entries:
+        assert entries == [ENTRY]
+        thread.start()
+        thread.join(0.5)
+        order.append("looked after")
+    thread.join(20)
+    assert order == ["looked after", "held"]
+    with index.unchanged(ENTRY.tenant_handle) as entries:
+        assert [entry.hold for entry in entries] == ["order"]
 
 
 def test_a_hold_and_a_deletion_exclude_one_another_for_all_of_a_recording(index: RecordingIndex) -> None:

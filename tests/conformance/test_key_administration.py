@@ -275,6 +275,18 @@ def test_destroying_twice_is_refused_where_nothing_is_left(case: Case) -> None:
         case.administration.destroy()
 
 
+def test_disabling_twice_and_destroying_what_is_doomed_changes_nothing(case: Case) -> None:
+    """As when a run was killed before it could write down what it did."""
+    if isinstance(case.administrator, LocalKeySettings):
+        return  # its file has another name then, and no section finds it
+    case.administration.disable()
+    assert case.administration.disable()
+    if isinstance(case.administrator, AWSKMSKeySettings):
+        first = case.administration.destroy()
+        assert case.administration.destroy() == first
+        assert state_in_kms(case) == "PendingDeletion"
+
+
 def test_a_disabled_local_key_is_not_written_over_another(tmp_path: Path) -> None:
     create_kek(tmp_path / "kek")
     (tmp_path / "kek.disabled").write_bytes(b"an older key")

@@ -23,7 +23,7 @@ from recording.keys.https import HTTPSAnswer, HTTPSTransport
 from recording.keys.local import LocalKeyProvider, create_kek
 from recording.keys.pkcs11 import PKCS11Provider
 from recording.keys.pkcs11_administration import PKCS11Administration
-from recording.keys.provider import DEK_BYTES, KeyContext, KeyProvider, lifecycle_facts
+from recording.keys.provider import DEK_BYTES, KeyContext, KeyProvider
 from recording.keys.public_key import RSAPublicKeyProvider
 from recording.keys.vault import VaultTransitProvider
 from recording.settings import LocalKeySettings
@@ -317,7 +317,7 @@ def test_description_and_repr_tell_no_key(case: Case, context: KeyContext) -> No
     case.provider.health()
     description = case.provider.describe()
     assert description["kind"] in CASES
-    assert lifecycle_facts(case.provider)["version"] == "1"
+    assert case.provider.lifecycle().facts()["version"] == "1"
     text = repr(description) + repr(key) + repr(case.provider)
     assert bytes(key.dek).hex() not in text
     assert repr(bytes(key.dek)) not in text
@@ -332,4 +332,4 @@ def test_the_lifecycle_tells_versions_and_their_ages(case: Case) -> None:
         return
     assert newest.created_at is not None
     assert abs(datetime.now(UTC) - newest.created_at) < timedelta(minutes=5)
-    assert lifecycle_facts(case.provider)["version_created_at"] == newest.created_at.isoformat()
+    assert case.provider.lifecycle().facts()["version_created_at"] == newest.created_at.isoformat()

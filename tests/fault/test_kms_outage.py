@@ -30,7 +30,7 @@ from recording.keys.errors import (
 )
 from recording.keys.https import ANSWER_MAX_BYTES
 from recording.keys.pool import KeyPool, TenantKey
-from recording.keys.provider import KeyContext, KeyLifecycle, lifecycle_facts
+from recording.keys.provider import KeyContext, KeyLifecycle, told_lifecycle
 from recording.keys.retry import ATTEMPTS
 from recording.settings import AWSKMSKeySettings, PoolSettings, TLSFloor
 from support.kms import (
@@ -275,6 +275,7 @@ def test_a_server_that_does_not_answer_costs_the_time_that_was_given(
 
 
 def test_a_server_that_is_gone_and_comes_back(files: ServerFiles, service: Service) -> None:
+    service.reply = described("Enabled")
     with https_server(files, service) as url:
         provider = AWSKMSProvider("main", kms_settings(url, files, key_id=ARN))
         assert provider.new_key(CONTEXT).dek == DEK
@@ -288,11 +289,38 @@ def test_a_server_that_is_gone_and_comes_back(files: ServerFiles, service: Servi
 
 
 def test_a_server_that_is_not_well_fails_its_health(provider: AWSKMSProvider, service: Service) -> None:
-    service.reply = Reply(status=400)
+    service.reply = described("Enabled")
     provider.health()
     service.reply = Reply(status=503)
     with pytest.raises(KeyUnavailableError, match="503"):
         provider.health()
+
+
+def described(state: object) -> Reply:
+    return json_reply({**GOOD, "KeyMetadata": {"Arn": ARN, "KeyId": ARN, "KeyState": state}})
+
+
+@pytest.mark.parametrize(
+    "state", ["Disabled", "PendingDeletion", "Creating", "PendingImport", 7, None, "a b"]
+)
+def test_a_key_that_is_switched_off_or_doomed_is_not_well(
+    provider: AWSKMSProvider, service: Service, state: object
+) -> None:
+    service.reply = described(state)
+    with pytest.raises(UnknownKeyError, match="cancel its deletion"):
+        provider.health()
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "UnrecognizedClientException", "RequestExpired"])
+def test_who_may_not_ask_after_a_key_is_no_fault_of_the_service_and_a_stranger_is(
+    provider: AWSKMSProvider, service: Service, code: str
+) -> None:
+    service.reply = refusal(code)
+    if code == "AccessDeniedException":
+        provider.health()
+    else:
+        with pytest.raises(NotPermittedError, match="clock"):
+            provider.health()
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -397,7 +425,7 @@ def test_who_may_not_ask_about_a_key_is_told_so_and_status_goes_on(
     service.reply = refusal("AccessDeniedException")
     with pytest.raises(NotPermittedError):
         provider.lifecycle()
-    assert "NotPermittedError" in lifecycle_facts(provider)["lifecycle"]
+    assert "NotPermittedError" in str(told_lifecycle(provider))
 
 
 def test_the_environment_changes_neither_endpoint_nor_route(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from b2bua.cli import keys_retire
 from b2bua.cli.main import main
+from recording.keys.errors import UnknownKeyError
+from recording.keys.local import create_kek
 from support.configuration import ConfigurationFile, make_configuration
 from support.openbao import OpenBao
 from support.recorded import RecordedCall, record_call
@@ -77,7 +81,9 @@ def record(site: Site, calls: int) -> list[RecordedCall]:
     return [record_call(site.file.load(), seconds=0.2) for _ in range(calls)]
 
 
-def test_a_key_is_rotated_and_its_older_version_retired_by_those_who_may(site: Site) -> None:
+def test_a_key_is_rotated_and_its_older_version_retired_by_those_who_may(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record(site, 2)
     assert site.run(*VERIFY) == NOT_PERMITTED, "the recorder cannot read"
     for role in ("recorder", "player", "rewrapper", "auditor"):
@@ -93,6 +99,10 @@ def test_a_key_is_rotated_and_its_older_version_retired_by_those_who_may(site: S
     site.as_role("rewrapper")
     assert site.run(*RETIRE, "--keep-enabled") == 0, site.err
     assert "2 recordings moved to keys.dev, 0 were there" in site.out
+    assert site.run(*RETIRE) == IN_USE, "recorders may have data keys of the older version ready"
+    assert "version 2 of keys.dev is younger" in site.err
+    later = datetime.now(UTC) + timedelta(seconds=site.file.load().recording.pool.ttl_s + 1)
+    monkeypatch.setattr(keys_retire, "utc_now", lambda: later)
     assert site.run(*RETIRE) == NOT_PERMITTED, "who moves slots takes no version out of use"
     assert site.facts()["min_decryption_version"] == 1
 
@@ -129,8 +139,36 @@ def test_status_tells_the_age_of_the_newest_version_and_what_needs_the_key(site:
     assert (age["age_days"], age["limit_days"], age["state"]) == (0, 365, "ok")
 
 
+def take_off(site: Site) -> None:
+    """The trunks' calls are another tenant's, as before a tenant is shredded."""
+    create_kek(site.file.path.parent / "keys" / "heir.kek")
+    site.file.path.write_text(site.file.text.replace('tenant = "clinic"', 'tenant = "heir"'))
+    site.file.append('[keys.heir]\nprovider = "local"\nkek = "keys/heir.kek"')
+    site.file.append(f'[tenants.heir]\nhandle = "{secrets.token_hex(16)}"\nkey = "heir"')
+
+
+def test_a_run_that_was_killed_between_two_keys_is_finished_by_the_next(site: Site) -> None:
+    """The first key is gone from the server, the second not yet."""
+    record(site, 1)
+    second = f"recordings-{secrets.token_hex(8)}"
+    site.server.create_key(second)
+    dev = site.file.text[site.file.text.index("[keys.dev]") : site.file.text.index("[tenants.clinic]")]
+    site.file.append(dev.replace("[keys.dev]", "[keys.second]").replace(site.key, second))
+    site.file.replace('key = "dev"', 'key = "second"')
+    record(site, 1)
+    take_off(site)
+    site.server.admin("POST", f"transit/keys/{site.key}/config", {"deletion_allowed": True})
+    site.server.admin("DELETE", f"transit/keys/{site.key}")
+    site.as_role("key-administrator")
+    assert site.run("keys", "shred", "clinic", "--yes", *REASON) == UnknownKeyError.exit_code
+    assert "destroyed: keys.second; not found" in site.err
+    assert "keys.dev: " in site.err
+    assert site.server.call("GET", f"transit/keys/{second}")[0] == 404
+
+
 def test_a_shredded_tenants_key_is_gone_from_the_server(site: Site) -> None:
     record(site, 1)
+    take_off(site)
     site.as_role("player")
     assert site.run(*VERIFY) == 0, site.err
     assert site.run("keys", "shred", "clinic", "--yes", *REASON) == NOT_PERMITTED

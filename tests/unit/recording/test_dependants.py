@@ -14,9 +14,10 @@ from recording.index import IndexEntry, IndexState, RecordingIndex
 from recording.keys.dependants import find_dependants, key_id_text, sort_dependants
 from recording.keys.errors import KeyInUseError
 from recording.keys.local import LocalKeyProvider, create_kek
-from recording.settings import LocalKeySettings
+from recording.settings import LocalKeySettings, RetentionSettings
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+NO_TIMES = RetentionSettings()
 ENTRY = IndexEntry(
     file_id=b"F" * 16,
     recording=b"R" * 16,
@@ -40,10 +41,20 @@ def test_files_are_sorted_by_what_keeps_them() -> None:
     retained = entry(retain_until=NOW + timedelta(seconds=1))
     free, expired = entry(), entry(retain_until=NOW)
     gone = [entry(state=IndexState.DELETED, hold="x"), entry(state=IndexState.FAILED)]
-    found = sort_dependants([held, retained, free, expired, held_and_retained, *gone], now=NOW)
+    found = sort_dependants(
+        [held, retained, free, expired, held_and_retained, *gone], now=NOW, retention=NO_TIMES
+    )
     assert found.held == (held, held_and_retained)
     assert found.retained == (retained,)
     assert found.others == (free, expired)
+
+
+@pytest.mark.parametrize(("days", "is_kept"), [(1, True), (0, False)])
+def test_what_the_configuration_keeps_now_counts_like_what_was_promised(days: int, is_kept: bool) -> None:
+    of_trunk, of_tenant = entry(trunk_a="pbx"), entry(retain_until=NOW - timedelta(days=1))
+    retention = RetentionSettings(tenants={b"T" * 16: days}, trunks={"pbx": days})
+    found = sort_dependants([of_trunk, of_tenant], now=NOW, retention=retention)
+    assert (found.retained if is_kept else found.others) == (of_trunk, of_tenant)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +62,13 @@ def test_files_are_sorted_by_what_keeps_them() -> None:
 )
 def test_what_may_have_bytes_left_counts_in_every_state(state: IndexState) -> None:
     with pytest.raises(KeyInUseError):
-        sort_dependants([entry(state=state)], now=NOW).require_none("this")
+        sort_dependants([entry(state=state)], now=NOW, retention=NO_TIMES).require_none("this")
 
 
 @pytest.mark.parametrize("changes", [{"hold": "litigation"}, {"retain_until": NOW + timedelta(days=1)}])
 def test_what_must_be_kept_is_named(changes: dict[str, object]) -> None:
     kept = entry(**changes)
-    found = sort_dependants([entry(), kept], now=NOW)
+    found = sort_dependants([entry(), kept], now=NOW, retention=NO_TIMES)
     for refuse in (found.require_unkept, found.require_none):
         with pytest.raises(KeyInUseError, match=kept.file_id.hex()) as caught:
             refuse("destroying it")
@@ -67,17 +78,17 @@ def test_what_must_be_kept_is_named(changes: dict[str, object]) -> None:
 
 def test_what_need_not_be_kept_stands_in_the_way_of_taking_its_key_alone() -> None:
     free = entry()
-    found = sort_dependants([free], now=NOW)
+    found = sort_dependants([free], now=NOW, retention=NO_TIMES)
     found.require_unkept("destroying it")
     with pytest.raises(KeyInUseError, match=free.file_id.hex()):
         found.require_none("disabling it")
-    sort_dependants([], now=NOW).require_none("disabling it")
+    sort_dependants([], now=NOW, retention=NO_TIMES).require_none("disabling it")
 
 
 def test_of_very_many_some_are_named_and_all_are_there() -> None:
     many = [entry() for _ in range(30)]
     with pytest.raises(KeyInUseError, match="and 10 more") as caught:
-        sort_dependants(many, now=NOW).require_none("disabling it")
+        sort_dependants(many, now=NOW, retention=NO_TIMES).require_none("disabling it")
     assert len(caught.value.file_ids) == 30
 
 
@@ -94,7 +105,7 @@ def test_the_index_is_asked_by_kind_and_key(index: RecordingIndex, tmp_path: Pat
     text = key_id_text(provider.slot_key_id)
     mine = entry(key_id=text)
     index.put([mine, entry(), entry(key_id=text, provider=1)])
-    assert find_dependants(index, provider, now=NOW).entries == (mine,)
+    assert find_dependants(index, provider, now=NOW, retention=NO_TIMES).entries == (mine,)
 
 
 def test_what_a_call_adds_after_its_recording_was_put_on_hold_is_held_too(
@@ -109,7 +120,7 @@ def test_what_a_call_adds_after_its_recording_was_put_on_hold_is_held_too(
     index.put([entry()])
     assert index.put_hold(ENTRY.recording, "litigation")
     index.put([later, document, other])
-    found = find_dependants(index, provider, now=NOW)
+    found = find_dependants(index, provider, now=NOW, retention=NO_TIMES)
     assert {held.file_id for held in found.held} == {later.file_id, document.file_id}
     assert found.others == (other,)
 
