@@ -9,7 +9,7 @@ from setuptools.command.build_ext import build_ext
 
 PREFIX_VARIABLE = "SEALTRUNK_PJSIP_PREFIX"
 NATIVE = Path("b2bua/native")
-HARDENING = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-fvisibility=hidden"]
+HARDENING = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-fvisibility=hidden"]
 
 
 class BuildNative(build_ext):
@@ -31,6 +31,7 @@ class BuildNative(build_ext):
             "-O2",
             "-Wall",
             "-Wextra",
+            "-Werror",
             f"-isystem{prefix}/include",
             *info["defines"],
             *HARDENING,

@@ -29,6 +29,7 @@ from b2bua.native import _native
 from b2bua.reload import CertificateReload
 from b2bua.settings import KeyOutagePolicy, RecordingPolicy, Settings
 from b2bua.sip import endpoint as sip
+from b2bua.sip.library_log import LibraryLog
 from b2bua.sip.loop import SIPLoop
 from b2bua.sip.resolver import HostTable
 from b2bua.watch import Watch
@@ -119,8 +120,11 @@ class Application:
         )
         stack.callback(pump.stop, RECORDER_STOP_S)
         pump.start()
+        library_log = LibraryLog(loop)
+        stack.callback(library_log.take)
         sip_stack = sip.start(settings=settings, verifier=verifier, handler=engine)
         stack.callback(sip.stop, sip_stack)
+        library_log.start()
         engine.attach(sip_stack.accounts)
         self._start_resolver(stack, loop)
         metrics_port = self._start_metrics(stack, recorder)

@@ -1,4 +1,4 @@
-"""The one C extension: taps, transport guard, SDP gate hook, TLS listener, SRTP state, host table.
+"""The one C extension: taps, transport guard, SDP gate hook, TLS listener, SRTP state, pjsip's log, host table.
 
 Every function releases the GIL around pjsip calls. All but the tap drain run on the SIP thread, after `libInit`. Callbacks arrive on the
 SIP thread with the GIL held; an exception that leaves one is printed through sys.unraisablehook, counted, and taken as a refusal.
@@ -115,6 +115,23 @@ def hosts_set(hosts: dict[str, Sequence[str]]) -> None:
 # ---- srtp_info.c ---------------------------------------------------------------------------------------------------------------
 def srtp_state(call_id: int, media_index: int) -> tuple[bool, str, str]:
     """(active, tx suite, rx suite) of a pjsua call's SRTP transport; suites by SDES name, "" where none."""
+
+def legs_received(call_ids: Sequence[int]) -> list[tuple[int, int, int, int, int, int] | None]:
+    """What came in on the audio stream of each of these pjsua calls; None where there is no such stream now.
+
+    (packets that authenticated, bursts of lost ones, ms of the last burst) since the stream began, and since its transport was made
+    (packets that did not authenticate from where the peer sends, the same from elsewhere, replayed packets). One GIL release for all.
+    """
+
+# ---- log.c ---------------------------------------------------------------------------------------------------------------------
+def log_keep(level: int) -> None:
+    """Keep what pjsip logs up to this level (0: nothing, 1: errors, 2: warnings), for `log_take`. After libInit, which sets its own.
+
+    ValueError for a level that is not compiled in.
+    """
+
+def log_take() -> tuple[list[tuple[int, str]], int]:
+    """((level, "sender text"), ...) since the last time, oldest first, and how many found no room: 32 are kept, 200 bytes of each."""
 
 # ---- tap.c ---------------------------------------------------------------------------------------------------------------------
 MIXED: Final[int]

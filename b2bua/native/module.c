@@ -50,6 +50,9 @@ static PyMethodDef methods[] = {
     { "listener_restart", listener_restart, METH_O, NULL },
     { "hosts_set", hosts_set, METH_O, NULL },
     { "srtp_state", srtp_state, METH_VARARGS, NULL },
+    { "legs_received", legs_received, METH_O, NULL },
+    { "log_keep", log_keep, METH_O, NULL },
+    { "log_take", log_take, METH_NOARGS, NULL },
     KEYWORDS(tap_new),
     { "tap_attach", tap_attach, METH_VARARGS, NULL },
     { "tap_drain_all", tap_drain_all, METH_O, NULL },
@@ -61,7 +64,7 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_native",
-    .m_doc = "Taps, transport guard, TLS listeners, SRTP state and host table; _native.pyi is the reference.",
+    .m_doc = "Taps, transport guard, TLS listeners, SRTP state, pjsip's log, host table; _native.pyi is the reference.",
     .m_size = -1,
     .m_methods = methods,
 };

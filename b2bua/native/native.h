@@ -126,7 +126,7 @@ void gate_unregister(pjsip_endpoint *endpoint);
 
 bool hosts_has(const pj_str_t *name);
 
-/* ---- transport.c, hosts.c, srtp_info.c, tap.c ---- */
+/* ---- transport.c, hosts.c, srtp_info.c, log.c, tap.c ---- */
 
 PyObject *listener_create(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *listener_port(PyObject *self, PyObject *argument);
@@ -134,6 +134,9 @@ PyObject *listener_swap(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *listener_restart(PyObject *self, PyObject *argument);
 PyObject *hosts_set(PyObject *self, PyObject *argument);
 PyObject *srtp_state(PyObject *self, PyObject *args);
+PyObject *legs_received(PyObject *self, PyObject *argument);
+PyObject *log_keep(PyObject *self, PyObject *argument);
+PyObject *log_take(PyObject *self, PyObject *unused);
 PyObject *tap_new(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *tap_attach(PyObject *self, PyObject *args);
 PyObject *tap_drain_all(PyObject *self, PyObject *argument);

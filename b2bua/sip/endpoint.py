@@ -30,6 +30,8 @@ METHODS = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "PRACK", "UPDATE")
 MAX_MESSAGE_BYTES = 16_000
 """Below PJSIP_MAX_PKT_LEN (16384), so that our own limit speaks first."""
 HANDSHAKE_TIMEOUT_MS = 5000
+LOG_LEVEL = 2
+"""Errors and warnings; they go through `library_log`, never to pjsip's own writers."""
 CLOCK_RATE_HZ = 8000
 PTIME_MS = 20
 RESAMPLE_QUALITY = 4
@@ -122,6 +124,7 @@ def start(*, settings: Settings, verifier: PeerVerifier, handler: Handler) -> SI
 def _start(endpoint: Endpoint, settings: Settings, verifier: PeerVerifier, handler: Handler) -> SIPStack:
     endpoint.libCreate()
     endpoint.libInit(_endpoint_config(settings))
+    _native.log_keep(LOG_LEVEL)
     peers = PeerGate(trunks=settings.trunks, verifier=verifier, handler=handler)
     gate = MessageGate(trunk_of=peers.trunk, handler=handler, host=settings.listener.public_host)
     _native.guard_install(

@@ -128,6 +128,7 @@ def test_nothing_of_it_is_in_the_log_or_the_audit(served: Edge) -> None:
     text = served.stderr.read_text() + served.audit_text()
     assert "peer_accepted" in text
     assert "garbled" in text
+    assert "pjsip_report" in text
     assert_discreet(text)
 
 

@@ -12,6 +12,7 @@
  *   text             real-time text streams to allow (default: 0)
  *   refuse           method of requests that are not sent (default: none)
  *   hold_ms          hang up so long after the answer (default: never)
+ *   log              level of what the library logs, on standard output (default: 1)
  * Commands: renew CA CERT KEY | restart PORT | call URI | bye | timers | quit
  * The status of `timers` is the number of timers that are running.
  */
@@ -26,7 +27,7 @@
 
 static const char *opt_ca = "", *opt_cert = "", *opt_key = "", *opt_refuse = "";
 static unsigned opt_proto = PJ_SSL_SOCK_PROTO_TLS1_3, opt_verify = 1;
-static unsigned opt_port, opt_srtp = 2, opt_answer = 200, opt_hold_ms, opt_text;
+static unsigned opt_port, opt_srtp = 2, opt_answer = 200, opt_hold_ms, opt_text, opt_log = 1;
 static pjsua_transport_id transport_id;
 static int running = 1;
 
@@ -206,6 +207,7 @@ static void parse(int argc, char **argv)
         {"proto", NULL, &opt_proto}, {"verify", NULL, &opt_verify},
         {"refuse", &opt_refuse, NULL}, {"port", NULL, &opt_port}, {"srtp", NULL, &opt_srtp},
         {"text", NULL, &opt_text}, {"answer", NULL, &opt_answer}, {"hold_ms", NULL, &opt_hold_ms},
+        {"log", NULL, &opt_log},
     };
     int i;
     unsigned j;
@@ -236,6 +238,7 @@ int main(int argc, char **argv)
     pj_status_t status;
 
     parse(argc, argv);
+    setvbuf(stdout, NULL, _IOLBF, 0); /* the library does not flush what it logs */
     pjsua_create();
     pjsua_config_default(&config);
     config.thread_cnt = 0;
@@ -245,7 +248,7 @@ int main(int argc, char **argv)
     config.cb.on_call_state = on_call_state;
     config.cb.on_call_media_state = on_call_media_state;
     pjsua_logging_config_default(&logging);
-    logging.level = logging.console_level = 1;
+    logging.level = logging.console_level = opt_log;
     pjsua_media_config_default(&media);
     media.clock_rate = media.snd_clock_rate = 8000;
     media.snd_auto_close_time = -1;
