@@ -109,7 +109,8 @@ class AuditLine:
 
     `trunk` is the calling side's, `far_trunk` the called side's. `leg` is A or B. `source` is the address of a peer,
     without port. `action` is what was done with a recording, `ticket` names the request behind it. `by` is what caused
-    it, `policy` a recording policy, `uid` a user of this machine. `count` is of lines or records. `at` is aware UTC.
+    it, `policy` a recording policy, `uid` a user of this machine. `count` is of lines, records or packets. `at` is
+    aware UTC.
 
     Raises:
         AuditError: on construction, if a field has not the form it must have.

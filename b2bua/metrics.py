@@ -82,7 +82,11 @@ class Metrics:
         self._pauses = self._counter("recording_pauses", "Recordings paused, and by what", "by")
         self._resumes = self._counter("recording_resumes", "Pauses ended, and by what", "by")
         self._absent = self._counter(
-            "media_absent", "Legs of answered calls from which nothing authentic came", "trunk", "leg"
+            "media_absent",
+            "Legs of answered calls from which nothing authentic came, and what came instead",
+            "trunk",
+            "leg",
+            "cause",
         )
         self._missing = self._counter(
             "media_loss_bursts", "Losses of 200 ms of a leg's audio or more", "trunk", "leg"
@@ -202,9 +206,11 @@ class Metrics:
         self._no_longer(file_id)
         self._failed.labels(self._label["reason"](reason)).inc()
 
-    def media_absent(self, trunk: str, leg: str) -> None:
-        """An answered call's leg ("A" or "B") delivers no audio."""
-        self._absent.labels(self._label["trunk"](trunk), self._label["outcome"](leg)).inc()
+    def media_absent(self, trunk: str, leg: str, cause: str) -> None:
+        """An answered call's leg ("A" or "B") delivers no audio; `cause` is an `AbsenceCause`'s value."""
+        self._absent.labels(
+            self._label["trunk"](trunk), self._label["outcome"](leg), self._label["reason"](cause)
+        ).inc()
 
     def audio_missing(self, trunk: str, leg: str) -> None:
         """A burst of a leg's packets was lost."""

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from b2bua.audit import AuditEvent, AuditLine, AuditLog
-from b2bua.call.events import LegRole, PauseSource
+from b2bua.call.events import LegRole, MediaAbsent, PauseSource
 from b2bua.call.termination import Termination
 from b2bua.engine.observer import CallFacts
 from b2bua.errors import AuditError
@@ -80,9 +80,16 @@ class Watch:
         self._metrics.recording_resumed(by.value)
         self._about(AuditEvent.RECORDING_RESUMED, facts, reason=reason, by=by.value, policy=policy.value)
 
-    def media_absent(self, facts: CallFacts, *, leg: LegRole, trunk: str, ends: bool) -> None:
-        self._metrics.media_absent(trunk, leg.value)
-        self._about(AuditEvent.MEDIA_ABSENT, facts, leg=leg.value, policy="end" if ends else "report")
+    def media_absent(self, facts: CallFacts, absence: MediaAbsent, *, trunk: str) -> None:
+        self._metrics.media_absent(trunk, absence.leg.value, absence.cause.value)
+        self._about(
+            AuditEvent.MEDIA_ABSENT,
+            facts,
+            leg=absence.leg.value,
+            reason=absence.cause.value,
+            count=absence.refused_packets,
+            policy="end" if absence.ends else "report",
+        )
 
     def media_returned(self, facts: CallFacts, *, leg: LegRole) -> None:
         self._about(AuditEvent.MEDIA_RETURNED, facts, leg=leg.value)
@@ -115,6 +122,7 @@ class Watch:
         by: str | None = None,
         policy: str | None = None,
         leg: str | None = None,
+        count: int | None = None,
     ) -> None:
         self._write(
             event,
@@ -127,6 +135,7 @@ class Watch:
             by=by,
             policy=policy,
             leg=leg,
+            count=count,
         )
 
     def leg_up(self, trunk: str) -> None:

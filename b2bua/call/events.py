@@ -128,15 +128,26 @@ class PeerLost:
     leg: LegRole
 
 
+class AbsenceCause(enum.Enum):
+    """What came instead of audio."""
+
+    NOTHING = "nothing_came"
+    NOT_AUTHENTICATED = "not_authenticated"
+    OTHER_SOURCE = "other_source"
+    REPLAYED = "replayed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaAbsent:
     """The leg's peer says that it sends, and nothing that authenticates has come for `silent_ms`.
 
-    `ends`: the trunk's policy ends the call for it.
+    `cause` and `refused_packets`: what did come in that time. `ends`: the trunk's policy ends the call for it.
     """
 
     leg: LegRole
     silent_ms: int
+    cause: AbsenceCause
+    refused_packets: int
     ends: bool
 
 

@@ -211,12 +211,18 @@ class Engine:
             case on.LegEnded(leg=leg) if leg in live.up:
                 live.up.discard(leg)
                 self._observer.leg_down(live.legs[leg].trunk.name)
-            case on.MediaAbsent(leg=leg, silent_ms=silent_ms, ends=ends):
+            case on.MediaAbsent(leg=leg) as absence:
                 trunk = live.legs[leg].trunk.name
                 _log.warning(
-                    "media_absent", call_uid=live.call_uid, leg=leg.value, trunk=trunk, silent_ms=silent_ms
+                    "media_absent",
+                    call_uid=live.call_uid,
+                    leg=leg.value,
+                    trunk=trunk,
+                    silent_ms=absence.silent_ms,
+                    cause=absence.cause.value,
+                    refused_count=absence.refused_packets,
                 )
-                self._observer.media_absent(live.facts, leg=leg, trunk=trunk, ends=ends)
+                self._observer.media_absent(live.facts, absence, trunk=trunk)
             case on.AudioMissing(leg=leg, returned=True):
                 _log.info("media_returned", call_uid=live.call_uid, leg=leg.value)
                 self._observer.media_returned(live.facts, leg=leg)

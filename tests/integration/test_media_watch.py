@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import socket
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -134,6 +135,7 @@ def test_a_side_that_falls_silent_is_reported_and_told_in_the_recording(reportin
             uids.append(await uid_of(reporting))
             line = await told(reporting, "media_absent", uids[0])
             assert (line["leg"], line["policy"]) == (silent, "report")
+            assert (line["reason"], line["count"]) == ("nothing_came", 0)
             assert call.ending is None
             assert (await ear.hang_up()).status == 200
             await mute.wait_ended()
@@ -161,7 +163,8 @@ def test_packets_that_do_not_authenticate_are_silence(reporting: Edge, silent: s
             other = await p.callee.next_call()
             uids.append(await uid_of(reporting))
             line = await told(reporting, "media_absent", uids[0])
-            assert line["leg"] == silent
+            assert (line["leg"], line["reason"]) == (silent, "not_authenticated")
+            assert 50 <= line["count"] <= 50 * (AFTER_S + 3)
             loud = call if silent == "A" else other
             assert loud.stream.sent > 50 * AFTER_S, "it did send"
             await loud.hang_up()
@@ -169,6 +172,48 @@ def test_packets_that_do_not_authenticate_are_silence(reporting: Edge, silent: s
 
     run(scenario(), limit_s=60)
     assert len(lines(reporting, "media_absent", uids[0])) == 1
+
+
+class OnePacket:
+    """An SRTP context that gives its first packet again and again."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+        self._packet = b""
+
+    def protect(self, packet: bytes) -> bytes:
+        self._packet = self._packet or self._sender.protect(packet)
+        return self._packet
+
+
+@pytest.mark.parametrize("cause", ["replayed", "other_source"])
+def test_packets_of_before_and_of_others_are_silence_and_told_as_such(reporting: Edge, cause: str) -> None:
+    """Somebody else sends to the port all the time; the peer repeats one packet, or sends nothing."""
+    known = set(reporting.recordings())
+
+    async def scenario() -> tuple[str, dict[str, Any]]:
+        async with reporting.parties(Answering(source=SOURCE)) as p:
+            call, other = await p.established(source=SOURCE)
+            await hear(call, 0.5)
+            stream = call.stream
+            assert stream.plan is not None
+            sender = OnePacket(stream._sender) if cause == "replayed" else None
+            await stream._pump.call(lambda: setattr(stream, "_sender", sender))
+            uid = await uid_of(reporting)
+            telling = asyncio.ensure_future(told(reporting, "media_absent", uid))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                while not telling.done():
+                    stranger.sendto(b"\x80\x00" + secrets.token_bytes(186), stream.plan.remote)
+                    await asyncio.wait([telling], timeout=0.05)
+            assert (await call.hang_up()).status == 200
+            await other.wait_ended()
+            assert gaps(await events_of(reporting, known))
+            return uid, telling.result()
+
+    uid, line = run(scenario(), limit_s=60)
+    assert (line["leg"], line["reason"]) == ("A", cause)
+    assert line["count"] >= (50 if cause == "replayed" else 10)
+    assert len(lines(reporting, "media_absent", uid)) == 1
 
 
 @pytest.mark.parametrize("direction", [Direction.SENDONLY, Direction.INACTIVE])

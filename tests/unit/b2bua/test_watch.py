@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from b2bua.audit import AuditLog
-from b2bua.call.events import LegRole, PauseSource
+from b2bua.call.events import AbsenceCause, LegRole, MediaAbsent, PauseSource
 from b2bua.call.sdp_policy import SDPFault
 from b2bua.call.termination import Reason, Result, Termination
 from b2bua.engine.observer import CallFacts
@@ -141,7 +141,14 @@ def test_absent_media_is_counted_by_trunk_and_leg_and_audited(tmp_path: Path, en
     log = AuditLog(AuditSettings(path=path))
     log.start()
     watch = Watch(metrics=metrics, audit=log)
-    watch.media_absent(FACTS, leg=LegRole.B, trunk="carrier", ends=ends)
+    absence = MediaAbsent(
+        leg=LegRole.B,
+        silent_ms=9000,
+        cause=AbsenceCause.NOT_AUTHENTICATED,
+        refused_packets=450,
+        ends=ends,
+    )
+    watch.media_absent(FACTS, absence, trunk="carrier")
     watch.media_returned(FACTS, leg=LegRole.B)
     watch.audio_missing(leg=LegRole.A, trunk="pbx")
     watch.digit_lost(trunk="pbx", reason="excess")
@@ -152,9 +159,11 @@ def test_absent_media_is_counted_by_trunk_and_leg_and_audited(tmp_path: Path, en
         "B",
         "end" if ends else "report",
     )
+    assert (absent["reason"], absent["count"]) == ("not_authenticated", 450)
     assert (returned["event"], returned["leg"]) == ("media_returned", "B")
     sample = metrics.registry.get_sample_value
-    assert sample("sealtrunk_media_absent_total", {"trunk": "carrier", "leg": "B"}) == 1
+    labels = {"trunk": "carrier", "leg": "B", "cause": "not_authenticated"}
+    assert sample("sealtrunk_media_absent_total", labels) == 1
     assert sample("sealtrunk_media_loss_bursts_total", {"trunk": "pbx", "leg": "A"}) == 1
 
 

@@ -22,6 +22,11 @@ def secured(leg: LegRole) -> on.MediaSecured:
     return on.MediaSecured(leg=leg, suite="AEAD_AES_256_GCM", send=True, receive=True)
 
 
+def absent(leg: LegRole, *, ends: bool) -> on.MediaAbsent:
+    cause = on.AbsenceCause.NOTHING
+    return on.MediaAbsent(leg=leg, silent_ms=9000, cause=cause, refused_packets=0, ends=ends)
+
+
 def play(*events: Event, call: Call | None = None) -> tuple[Call, list[do.Command]]:
     """Run the events; returns the last call and the commands of the last event."""
     now, commands = call or Call(), ()
@@ -169,15 +174,15 @@ def test_a_peer_that_is_lost_ends_an_answered_call_only() -> None:
 @pytest.mark.parametrize("leg", LegRole)
 def test_a_leg_without_media_is_told_and_ends_the_call_only_where_the_trunk_says_so(leg: LegRole) -> None:
     marked = do.MarkMissing(leg=leg, missing_ms=9000)
-    call, commands = play(*ACTIVE, on.MediaAbsent(leg=leg, silent_ms=9000, ends=False))
+    call, commands = play(*ACTIVE, absent(leg, ends=False))
     assert (call.state, commands) == (CallState.ACTIVE, [marked])
-    call, commands = play(*ACTIVE, on.MediaAbsent(leg=leg, silent_ms=9000, ends=True))
+    call, commands = play(*ACTIVE, absent(leg, ends=True))
     assert call.termination == Termination(result=Result.FAILED, reason=Reason.NO_MEDIA, status=408)
     assert commands[0] == marked
     hang_ups = [command for command in commands if isinstance(command, do.HangUp)]
     assert [command.cause for command in hang_ups] == [Cause(status=408, text="no media")] * 2
     assert Cause(status=408, text="no media").header == ("Reason", 'SIP;cause=408;text="no media"')
-    assert play(ADMITTED, on.MediaAbsent(leg=leg, silent_ms=9000, ends=True))[1] == []
+    assert play(ADMITTED, absent(leg, ends=True))[1] == []
 
 
 def test_missing_audio_is_told_for_its_leg() -> None:
@@ -291,7 +296,7 @@ def _events() -> st.SearchStrategy[Event]:
         st.builds(on.DirectionChanged, leg=legs, direction=directions),
         st.builds(on.ReofferAnswered, leg=legs, status=st.sampled_from([200, 488])),
         st.builds(on.PeerLost, leg=legs),
-        st.builds(on.MediaAbsent, leg=legs, silent_ms=st.just(9000), ends=st.booleans()),
+        st.builds(absent, leg=legs, ends=st.booleans()),
         st.builds(on.AudioMissing, leg=legs, missing_ms=st.just(300), returned=st.booleans()),
         st.builds(
             on.DTMFReceived,

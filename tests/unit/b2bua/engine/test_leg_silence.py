@@ -6,12 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from b2bua.engine.media_watch import LOSS_MS, Absent, Finding, LegSilence, Missing
+from b2bua.call.events import AbsenceCause
+from b2bua.engine.media_watch import LOSS_MS, Absent, Finding, LegSilence, Missing, what_came
 from b2bua.sip.leg import Received
 
 
 def counted(packets: int, *, bursts: int = 0, last_burst_ms: int = 0) -> Received:
     return Received(packets=packets, bursts=bursts, last_burst_ms=last_burst_ms)
+
+
+def refused(packets: int = 0, *, unauthenticated: int = 0, elsewhere: int = 0, replayed: int = 0) -> Received:
+    return Received(packets, unauthenticated=unauthenticated, elsewhere=elsewhere, replayed=replayed)
 
 
 def watch(*looks: Received | None, after_s: float = 3) -> list[tuple[int, Finding]]:
@@ -40,6 +45,32 @@ def test_a_leg_that_falls_silent_is_found_and_so_is_its_return() -> None:
         (6, Missing(missing_ms=2000, returned=True)),
         (9, Absent(silent_ms=3000)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "cause", "count"),
+    [
+        (refused(), refused(), AbsenceCause.NOTHING, 0),
+        (refused(unauthenticated=7, elsewhere=7, replayed=7),) * 2 + (AbsenceCause.NOTHING, 0),
+        (refused(unauthenticated=7), refused(unauthenticated=157), AbsenceCause.NOT_AUTHENTICATED, 150),
+        (refused(elsewhere=7), refused(elsewhere=17), AbsenceCause.OTHER_SOURCE, 10),
+        (refused(replayed=7), refused(replayed=17), AbsenceCause.REPLAYED, 10),
+        # a stranger who sends as well hides neither
+        (refused(), refused(unauthenticated=1, elsewhere=999), AbsenceCause.NOT_AUTHENTICATED, 1),
+        (refused(), refused(replayed=1, elsewhere=999), AbsenceCause.REPLAYED, 1),
+        # the transport was made anew
+        (refused(unauthenticated=500), refused(unauthenticated=3), AbsenceCause.NOT_AUTHENTICATED, 3),
+    ],
+)
+def test_what_came_instead_is_told(before: Received, now: Received, cause: AbsenceCause, count: int) -> None:
+    assert what_came(before, now) == (cause, count)
+
+
+def test_what_was_refused_while_the_leg_was_heard_is_no_cause_of_its_silence() -> None:
+    looks = [refused(1), refused(2, elsewhere=50), *[refused(2, elsewhere=50)] * 3]
+    assert watch(*looks) == [(4, Absent(silent_ms=3000))]
+    looks = [refused(1), refused(2, elsewhere=50), *[refused(2, elsewhere=50 + 9 * n) for n in (1, 2, 3)]]
+    assert watch(*looks) == [(4, Absent(silent_ms=3000, cause=AbsenceCause.OTHER_SOURCE, refused=27))]
 
 
 def test_a_shorter_silence_is_none() -> None:
