@@ -27,7 +27,7 @@ def register(subparsers: Subparsers) -> None:
         summary="Find, judge, export and recover recordings.",
         example="""
             b2bua recordings list -c lab/b2bua.toml
-            b2bua recordings verify -c lab/b2bua.toml --all
+            b2bua recordings verify -c lab/b2bua.toml --all --reason integrity_check
         """,
     )
     for module in (

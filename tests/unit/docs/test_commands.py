@@ -16,7 +16,7 @@ from b2bua.metrics import Metrics
 ROOT = Path(__file__).parents[3]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 _STARTS = re.compile(r"^(?:\.venv/bin/)?b2bua ")
-_OPERATORS = {"|", "||", "&&", ";", ">", ">>", "<"}
+_OPERATOR = re.compile(r"\|\|?|&&|;|[0-9]*[<>].*")
 
 
 def pages() -> list[Path]:
@@ -47,7 +47,7 @@ def mentioned_commands(text: str) -> Iterator[list[str]]:
 
 def words_of(command: str) -> list[str]:
     words = shlex.split(command, comments=True)[1:]
-    end = next((at for at, word in enumerate(words) if word in _OPERATORS), len(words))
+    end = next((at for at, word in enumerate(words) if _OPERATOR.fullmatch(word)), len(words))
     return words[:end]
 
 
@@ -73,6 +73,29 @@ def test_commands_shown_whole_parse(page: Path, parser: argparse.ArgumentParser)
             parser.parse_args(words)
         except SystemExit:
             pytest.fail(f"{page.name}: b2bua {' '.join(words)}")
+
+
+def examples(parser: argparse.ArgumentParser) -> Iterator[list[str]]:
+    """The commands that the help of `parser` and of all below it shows."""
+    shown = (parser.epilog or "").replace("\\\n", " ")
+    for line in shown.splitlines():
+        for part in line.strip().split(" && "):
+            if _STARTS.match(part):
+                yield words_of(part)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from examples(child)
+
+
+def test_the_examples_of_every_help_parse(parser: argparse.ArgumentParser) -> None:
+    shown = list(examples(parser))
+    assert len(shown) > 60
+    for words in shown:
+        try:
+            parser.parse_args(words)
+        except SystemExit:
+            pytest.fail(f"b2bua {' '.join(words)}")
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -112,11 +135,16 @@ def test_the_metrics_of_the_alert_rules_exist() -> None:
     assert used <= known
 
 
-def test_the_anchors_of_the_page_exist() -> None:
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_anchors_of_a_page_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     anchors = {
-        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", OPERATIONS, re.MULTILINE)
+        re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     }
-    linked = set(re.findall(r"\]\(#([a-z0-9-]+)\)", OPERATIONS))
-    assert linked
-    assert linked <= anchors
+    assert set(re.findall(r"\]\(#([a-z0-9_-]+)\)", text)) <= anchors
+
+
+def test_the_long_pages_link_within_themselves() -> None:
+    """The test above would pass on pages without a link."""
+    assert "](#backup-and-restore)" in OPERATIONS
