@@ -24,7 +24,7 @@ demo: ## set up, then place, record, verify and export one real call in ./demo (
 	@$(BIN)/b2bua demo $(ARGS)
 
 test: setup-test ## set up, then run every test (ARGS go to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests $(ARGS)
 
 check: lint types imports docs-current test ## lint, types, imports, docs current, tests
 

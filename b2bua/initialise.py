@@ -29,13 +29,16 @@ EDGE, CALLER, CALLEE, MONITOR = "edge", "caller", "callee", "monitor"
 DOMAIN = "example.test"
 """Source: RFC 2606 section 2: `.test` belongs to nobody."""
 
-_RTP_SEARCH = range(10000, 32000)
+RTP_SEARCH = range(10000, 32000)
 """Below Linux's ephemeral ports (32768 on), so that no passing socket takes one of ours later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitOptions:
-    """What `b2bua init` may be told. With `free_ports` free ones are found and those given are ignored."""
+    """What `b2bua init` may be told.
+
+    With `free_ports` free ones are found, those for RTP in `rtp_search`, which begins even; those given are ignored.
+    """
 
     layout: Layout = Layout.MIXED
     sip_port: int = 5061
@@ -45,6 +48,7 @@ class InitOptions:
     rtp_port_first: int = 20000
     max_calls: int = 100
     free_ports: bool = False
+    rtp_search: range = RTP_SEARCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +195,9 @@ def _free_ports(options: InitOptions) -> _Ports:
     """Ports that were free a moment ago, on loopback."""
     count = options.max_calls * PORTS_PER_CALL
     with _bound_tcp_ports(4) as (sip, caller, callee, metrics):
-        first = _free_udp_range(count, avoid=frozenset((sip, caller, callee, metrics)))
+        first = _free_udp_range(
+            count, within=options.rtp_search, avoid=frozenset((sip, caller, callee, metrics))
+        )
         return _Ports(
             sip=sip,
             caller=caller,
@@ -214,10 +220,10 @@ def _bound_tcp_ports(count: int) -> Iterator[list[int]]:
         yield ports
 
 
-def _free_udp_range(count: int, *, avoid: frozenset[int]) -> int:
+def _free_udp_range(count: int, *, within: range, avoid: frozenset[int]) -> int:
     """The even first of `count` UDP ports in a row that could all be bound."""
     for _ in range(200):
-        first = _RTP_SEARCH.start + 2 * secrets.randbelow((len(_RTP_SEARCH) - count) // 2)
+        first = within.start + 2 * secrets.randbelow((len(within) - count) // 2)
         ports = range(first, first + count)
         if avoid.isdisjoint(ports) and all(_is_free_udp(port) for port in ports):
             return first

@@ -12,6 +12,8 @@ import pytest
 
 from tests.bench.figures import TARGETS
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

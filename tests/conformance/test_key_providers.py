@@ -150,9 +150,9 @@ CASES: dict[str, Callable[[pytest.FixtureRequest, Path], Case]] = {
 }
 
 
-@pytest.fixture(params=list(CASES))
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
-    return CASES[request.param](request, tmp_path)
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return CASES[request.param](request, tmp_path_factory.mktemp("case"))
 
 
 @pytest.fixture

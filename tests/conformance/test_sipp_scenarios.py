@@ -199,8 +199,7 @@ def of(lines: list[Line], event: str) -> list[Line]:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ROWS,
+    "name", [pytest.param(name, marks=[pytest.mark.alone] if name in CHECKS else []) for name in ROWS]
 )
 def test_scenario(
     served: Edge, lab: sipp.Lab, speech: tuple[PCM16, PCM16], tmp_path: Path, name: str

@@ -1,14 +1,10 @@
-"""A key service that is away, slow, hostile or wrong: one typed error each, within the time that was given."""
+"""What AWS KMS may answer and what is made of it, asked of a server that answers as told."""
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import os
 import ssl
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from recording.errors import RecordingError
-from recording.format.slots import KeySlot, SlotProvider
 from recording.keys.aws_kms import CIPHERTEXT_MAX, AWSKMSProvider
 from recording.keys.errors import (
     ContextMismatchError,
@@ -28,9 +23,8 @@ from recording.keys.errors import (
     NotPermittedError,
     UnknownKeyError,
 )
-from recording.keys.https import ANSWER_MAX_BYTES
 from recording.keys.pool import KeyPool, TenantKey
-from recording.keys.provider import KeyContext, KeyLifecycle, told_lifecycle
+from recording.keys.provider import KeyLifecycle, told_lifecycle
 from recording.keys.retry import ATTEMPTS
 from recording.settings import AWSKMSKeySettings, PoolSettings, TLSFloor
 from support.kms import (
@@ -39,50 +33,26 @@ from support.kms import (
     Reply,
     ServerFiles,
     https_server,
-    issue_server_files,
     json_reply,
     kms_settings,
 )
 from support.observers import ListeningObserver
+from support.told import (
+    ARN,
+    AWS_GOOD,
+    AWS_SLOT,
+    CONTEXT,
+    DEK,
+    Told,
+    ToldServer,
+    aws_at,
+    aws_refusal,
+    aws_told,
+    encoded,
+    told_server,
+)
 
-ARN = f"arn:aws:kms:{REGION}:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 OTHER_ARN = ARN[:-1] + "c"
-CONTEXT = KeyContext(file_id=b"F" * 16, tenant_handle=b"T" * 16)
-DEK = bytes(range(32))
-BLOB = b"wrapped"
-SLOT = KeySlot(provider=SlotProvider.AWS_KMS, key_id=ARN.encode(), wrapped=BLOB)
-
-
-def encoded(value: bytes) -> str:
-    return base64.b64encode(value).decode()
-
-
-GOOD = {"Plaintext": encoded(DEK), "CiphertextBlob": encoded(BLOB), "KeyId": ARN}
-
-
-class Service:
-    """Answers as told and counts what it was asked."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.asked: list[tuple[str, dict[str, object]]] = []
-        self.replies: list[Reply] = []
-        self.reply = json_reply(GOOD)
-
-    def __call__(self, operation: str, request: dict[str, object]) -> Reply:
-        self.asked.append((operation, request))
-        return self.replies.pop(0) if self.replies else self.reply
-
-
-def refusal(code: str, status: int = 400) -> Reply:
-    return json_reply({"__type": code, "message": "no"}, status=status)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> ServerFiles:
-    return issue_server_files(tmp_path_factory.mktemp("kms"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,50 +64,55 @@ def credentials() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def shared_service() -> Service:
-    return Service()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToldServer]:
+    with told_server(aws_told(), tmp_path_factory.mktemp("kms")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def files(server: ToldServer) -> ServerFiles:
+    return server.files
+
+
+@pytest.fixture(scope="module")
+def url(server: ToldServer) -> str:
+    return server.url
 
 
 @pytest.fixture
-def service(shared_service: Service) -> Service:
-    shared_service.reset()
-    return shared_service
+def service(server: ToldServer) -> Told:
+    server.service.reset()
+    return server.service
 
 
 @pytest.fixture(scope="module")
-def url(files: ServerFiles, shared_service: Service) -> Iterator[str]:
-    with https_server(files, shared_service) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def shared_provider(url: str, files: ServerFiles, credentials: None) -> AWSKMSProvider:
+def shared_provider(server: ToldServer, credentials: None) -> AWSKMSProvider:
     """boto3 takes half a second to make a client."""
-    return AWSKMSProvider("main", kms_settings(url, files, key_id=ARN, timeout_s=10))
+    return aws_at(server.url, server.files)
 
 
 @pytest.fixture
-def provider(shared_provider: AWSKMSProvider, service: Service) -> AWSKMSProvider:
+def provider(shared_provider: AWSKMSProvider, service: Told) -> AWSKMSProvider:
     return shared_provider
 
 
-def test_what_is_asked_and_what_is_made_of_the_answer(provider: AWSKMSProvider, service: Service) -> None:
+def test_what_is_asked_and_what_is_made_of_the_answer(provider: AWSKMSProvider, service: Told) -> None:
     key = provider.new_key(CONTEXT)
-    assert (key.dek, key.slot) == (DEK, SLOT)
+    assert (key.dek, key.slot) == (DEK, AWS_SLOT)
     context = {"crec-file": "46" * 16, "crec-tenant": "54" * 16}
     assert service.asked == [
         ("GenerateDataKey", {"KeyId": ARN, "KeySpec": "AES_256", "EncryptionContext": context})
     ]
-    assert provider.unwrap(SLOT, CONTEXT) == DEK
+    assert provider.unwrap(AWS_SLOT, CONTEXT) == DEK
     assert service.asked[1] == (
-        "Decrypt", {"KeyId": ARN, "CiphertextBlob": encoded(BLOB), "EncryptionContext": context},
+        "Decrypt", {"KeyId": ARN, "CiphertextBlob": encoded(AWS_SLOT.wrapped), "EncryptionContext": context},
     )  # fmt: skip
     service.reply = json_reply({"CiphertextBlob": encoded(b"newer"), "KeyId": ARN, "SourceKeyId": ARN})
-    assert provider.rewrap(SLOT, CONTEXT) == replace(SLOT, wrapped=b"newer")
+    assert provider.rewrap(AWS_SLOT, CONTEXT) == replace(AWS_SLOT, wrapped=b"newer")
     assert service.asked[2] == (
         "ReEncrypt",
         {
-            "CiphertextBlob": encoded(BLOB), "SourceKeyId": ARN, "SourceEncryptionContext": context,
+            "CiphertextBlob": encoded(AWS_SLOT.wrapped), "SourceKeyId": ARN, "SourceEncryptionContext": context,
             "DestinationKeyId": ARN, "DestinationEncryptionContext": context,
         },
     )  # fmt: skip
@@ -166,52 +141,28 @@ def test_what_is_asked_and_what_is_made_of_the_answer(provider: AWSKMSProvider, 
     ],
 )
 def test_an_answer_that_breaks_the_contract_is_thrown_away(
-    provider: AWSKMSProvider, service: Service, change: dict[str, object]
+    provider: AWSKMSProvider, service: Told, change: dict[str, object]
 ) -> None:
-    service.reply = json_reply({**GOOD, **change})
+    service.reply = json_reply({**AWS_GOOD, **change})
     with pytest.raises(KeyAnswerError):
         provider.new_key(CONTEXT)
     assert len(service.asked) == 1, "an answer is not asked for again"
-    service.reply = json_reply({**GOOD, "CiphertextBlob": encoded(bytes(CIPHERTEXT_MAX))})
+    service.reply = json_reply({**AWS_GOOD, "CiphertextBlob": encoded(bytes(CIPHERTEXT_MAX))})
     assert len(provider.new_key(CONTEXT).slot.wrapped) == CIPHERTEXT_MAX
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xff\xfe", b"<html>", b"[" * 20_000,
-        b'{"Plaintext": {"a": 1}}', b'{"KeyId": ' + b"[" * 20_000,
-    ],
-)  # fmt: skip
-def test_an_answer_that_is_no_answer(provider: AWSKMSProvider, service: Service, body: bytes) -> None:
-    service.reply = Reply(body=body)
-    with pytest.raises(KeyAnswerError):
-        provider.new_key(CONTEXT)
-
-
-def test_an_endless_answer_is_cut_short(provider: AWSKMSProvider, service: Service) -> None:
-    padding = {"Padding": "x" * (ANSWER_MAX_BYTES - len(json.dumps(GOOD)) - 100)}
-    service.reply = json_reply({**GOOD, **padding})
-    assert provider.new_key(CONTEXT).dek == DEK
-    service.reply = json_reply({**GOOD, "Padding": "x" * ANSWER_MAX_BYTES})
-    with pytest.raises(KeyAnswerError, match="longer than"):
-        provider.new_key(CONTEXT)
-    service.reply = json_reply(GOOD)
-    assert provider.new_key(CONTEXT).dek == DEK, "what was left of the answer is not taken for the next"
 
 
 @pytest.mark.parametrize("operation", ["unwrap", "rewrap"])
 def test_answers_to_other_operations_are_checked_too(
-    provider: AWSKMSProvider, service: Service, operation: str
+    provider: AWSKMSProvider, service: Told, operation: str
 ) -> None:
-    service.reply = json_reply({**GOOD, "SourceKeyId": OTHER_ARN, "KeyId": OTHER_ARN})
+    service.reply = json_reply({**AWS_GOOD, "SourceKeyId": OTHER_ARN, "KeyId": OTHER_ARN})
     with pytest.raises(KeyAnswerError):
-        getattr(provider, operation)(SLOT, CONTEXT)
-    service.reply = json_reply({**GOOD, "Plaintext": encoded(DEK[:31]), "SourceKeyId": OTHER_ARN})
+        getattr(provider, operation)(AWS_SLOT, CONTEXT)
+    service.reply = json_reply({**AWS_GOOD, "Plaintext": encoded(DEK[:31]), "SourceKeyId": OTHER_ARN})
     with pytest.raises(KeyAnswerError):
-        getattr(provider, operation)(SLOT, CONTEXT)
-    service.reply = json_reply({**GOOD, "SourceKeyId": ARN})
-    assert getattr(provider, operation)(SLOT, CONTEXT)
+        getattr(provider, operation)(AWS_SLOT, CONTEXT)
+    service.reply = json_reply({**AWS_GOOD, "SourceKeyId": ARN})
+    assert getattr(provider, operation)(AWS_SLOT, CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -236,60 +187,21 @@ def test_answers_to_other_operations_are_checked_too(
 )
 def test_each_refusal_is_what_it_is_and_only_passing_ones_are_repeated(
     provider: AWSKMSProvider,
-    service: Service,
+    service: Told,
     code: str,
     status: int,
     error: type[RecordingError],
     tries: int,
 ) -> None:
-    service.reply = refusal(code, status)
+    service.reply = aws_refusal(code, status)
     with pytest.raises(error) as caught:
-        provider.unwrap(SLOT, CONTEXT)
+        provider.unwrap(AWS_SLOT, CONTEXT)
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
     assert len(service.asked) == tries
 
 
-@pytest.mark.parametrize(
-    "reply", [refusal("x", 500), refusal("ThrottlingException"), Reply(status=502, body=b"<html>")]
-)
-def test_a_passing_failure_is_got_over(provider: AWSKMSProvider, service: Service, reply: Reply) -> None:
-    service.replies = [reply] * (ATTEMPTS - 1)
-    assert provider.new_key(CONTEXT).dek == DEK
-    assert len(service.asked) == ATTEMPTS
-
-
-def test_a_server_that_does_not_answer_costs_the_time_that_was_given(
-    url: str, files: ServerFiles, service: Service
-) -> None:
-    hold = threading.Event()
-    service.reply = replace(json_reply(GOOD), hold=hold)
-    provider = AWSKMSProvider("main", kms_settings(url, files, key_id=ARN, timeout_s=0.5))
-    started = time.monotonic()
-    with pytest.raises(KeyUnavailableError):
-        provider.new_key(CONTEXT)
-    assert 0.4 < time.monotonic() - started < 3
-    hold.set()
-    patient = AWSKMSProvider("main", kms_settings(url, files, key_id=ARN, timeout_s=10))
-    assert patient.new_key(CONTEXT).dek == DEK
-
-
-def test_a_server_that_is_gone_and_comes_back(files: ServerFiles, service: Service) -> None:
-    service.reply = described("Enabled")
-    with https_server(files, service) as url:
-        provider = AWSKMSProvider("main", kms_settings(url, files, key_id=ARN))
-        assert provider.new_key(CONTEXT).dek == DEK
-        provider.health()
-    with pytest.raises(KeyUnavailableError):
-        provider.new_key(CONTEXT)
-    with pytest.raises(KeyUnavailableError):
-        provider.health()
-    with https_server(files, service, port=int(url.rpartition(":")[2])):
-        assert provider.new_key(CONTEXT).dek == DEK
-
-
-def test_a_server_that_is_not_well_fails_its_health(provider: AWSKMSProvider, service: Service) -> None:
-    service.reply = described("Enabled")
+def test_a_server_that_is_not_well_fails_its_health(provider: AWSKMSProvider, service: Told) -> None:
     provider.health()
     service.reply = Reply(status=503)
     with pytest.raises(KeyUnavailableError, match="503"):
@@ -297,14 +209,14 @@ def test_a_server_that_is_not_well_fails_its_health(provider: AWSKMSProvider, se
 
 
 def described(state: object) -> Reply:
-    return json_reply({**GOOD, "KeyMetadata": {"Arn": ARN, "KeyId": ARN, "KeyState": state}})
+    return json_reply({**AWS_GOOD, "KeyMetadata": {"Arn": ARN, "KeyId": ARN, "KeyState": state}})
 
 
 @pytest.mark.parametrize(
     "state", ["Disabled", "PendingDeletion", "Creating", "PendingImport", 7, None, "a b"]
 )
 def test_a_key_that_is_switched_off_or_doomed_is_not_well(
-    provider: AWSKMSProvider, service: Service, state: object
+    provider: AWSKMSProvider, service: Told, state: object
 ) -> None:
     service.reply = described(state)
     with pytest.raises(UnknownKeyError, match="cancel its deletion"):
@@ -313,9 +225,9 @@ def test_a_key_that_is_switched_off_or_doomed_is_not_well(
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "UnrecognizedClientException", "RequestExpired"])
 def test_who_may_not_ask_after_a_key_is_no_fault_of_the_service_and_a_stranger_is(
-    provider: AWSKMSProvider, service: Service, code: str
+    provider: AWSKMSProvider, service: Told, code: str
 ) -> None:
-    service.reply = refusal(code)
+    service.reply = aws_refusal(code)
     if code == "AccessDeniedException":
         provider.health()
     else:
@@ -323,46 +235,7 @@ def test_who_may_not_ask_after_a_key_is_no_fault_of_the_service_and_a_stranger_i
             provider.health()
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(
-    provider: AWSKMSProvider, service: Service, files: ServerFiles, status: int
-) -> None:
-    elsewhere = Service()
-    with https_server(files, elsewhere) as target:
-        service.reply = Reply(status=status, headers=(("Location", target),))
-        with pytest.raises(RecordingError):
-            provider.new_key(CONTEXT)
-    assert elsewhere.asked == []
-
-
-def test_a_server_of_another_authority_is_not_spoken_to(
-    tmp_path: Path, files: ServerFiles, service: Service
-) -> None:
-    stranger = issue_server_files(tmp_path)
-    with https_server(stranger, service) as url:
-        with pytest.raises(KeyUnavailableError, match="certificate verify failed"):
-            AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).new_key(CONTEXT)
-        assert service.asked == []
-        assert AWSKMSProvider("main", kms_settings(url, stranger, key_id=ARN)).new_key(CONTEXT).dek == DEK
-
-
-def test_a_server_of_another_name_is_not_spoken_to(url: str, files: ServerFiles, service: Service) -> None:
-    settings = kms_settings(url.replace("127.0.0.1", "localhost"), files, key_id=ARN)
-    with pytest.raises(KeyUnavailableError, match="localhost"):
-        AWSKMSProvider("main", settings).new_key(CONTEXT)
-    assert service.asked == []
-
-
-def test_tls_1_2_is_not_spoken(files: ServerFiles, service: Service) -> None:
-    with (
-        https_server(files, service, maximum_version=ssl.TLSVersion.TLSv1_2) as url,
-        pytest.raises(KeyUnavailableError, match=r"(?i)protocol"),
-    ):
-        AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).new_key(CONTEXT)
-    assert service.asked == []
-
-
-def test_tls_1_2_is_spoken_where_somebody_wrote_it_down(files: ServerFiles, service: Service) -> None:
+def test_tls_1_2_is_spoken_where_somebody_wrote_it_down(files: ServerFiles, service: Told) -> None:
     with https_server(files, service, maximum_version=ssl.TLSVersion.TLSv1_2) as url:
         settings = replace(kms_settings(url, files, key_id=ARN), tls_floor=TLSFloor.TLS_1_2)
         provider = AWSKMSProvider("main", settings)
@@ -383,7 +256,7 @@ KEY_FACTS: dict[str, dict[str, object]] = {
 
 def lifecycle_of(files: ServerFiles, facts: Mapping[str, dict[str, object]]) -> KeyLifecycle:
     with https_server(files, lambda operation, _: json_reply(facts[operation])) as url:
-        return AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).lifecycle()
+        return aws_at(url, files).lifecycle()
 
 
 def test_a_lifecycle_is_creation_and_rotations(files: ServerFiles) -> None:
@@ -420,9 +293,9 @@ def test_a_lifecycle_that_is_none(files: ServerFiles, operation: str, answer: di
 
 
 def test_who_may_not_ask_about_a_key_is_told_so_and_status_goes_on(
-    provider: AWSKMSProvider, service: Service
+    provider: AWSKMSProvider, service: Told
 ) -> None:
-    service.reply = refusal("AccessDeniedException")
+    service.reply = aws_refusal("AccessDeniedException")
     with pytest.raises(NotPermittedError):
         provider.lifecycle()
     assert "NotPermittedError" in str(told_lifecycle(provider))
@@ -449,7 +322,7 @@ def test_missing_credentials_are_said_to_be_missing(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(NotPermittedError, match="credentials"):
-        AWSKMSProvider("main", kms_settings(url, files, key_id=ARN)).new_key(CONTEXT)
+        aws_at(url, files).new_key(CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -489,9 +362,9 @@ def test_no_log_at_any_level_shows_a_data_key(
 ) -> None:
     """botocore's parsers log whole answers at DEBUG."""
     with caplog.at_level(logging.DEBUG):
-        provider = AWSKMSProvider("main", kms_settings(url, files, key_id=ARN))
+        provider = aws_at(url, files)
         provider.new_key(CONTEXT)
-        provider.unwrap(SLOT, CONTEXT)
+        provider.unwrap(AWS_SLOT, CONTEXT)
     text = caplog.text + "".join(repr(record.args) for record in caplog.records)
     assert encoded(DEK) not in text
     assert repr(DEK) not in text
@@ -500,7 +373,7 @@ def test_no_log_at_any_level_shows_a_data_key(
     assert encoded(DEK) in caplog.text, "the test sees what it looks for when the guard is lifted"
 
 
-def test_a_pool_rides_out_an_outage_and_refills_after_it(provider: AWSKMSProvider, service: Service) -> None:
+def test_a_pool_rides_out_an_outage_and_refills_after_it(provider: AWSKMSProvider, service: Told) -> None:
     pool = KeyPool(
         tenants={"clinic": TenantKey(handle=b"T" * 16, provider="main")},
         providers={"main": provider},
@@ -510,12 +383,12 @@ def test_a_pool_rides_out_an_outage_and_refills_after_it(provider: AWSKMSProvide
     pool.start()
     try:
         assert pool.wait_ready(10, level=2)
-        service.reply = refusal("AccessDeniedException")
+        service.reply = aws_refusal("AccessDeniedException")
         pool.take("clinic").wipe()
         pool.take("clinic").wipe()
         with pytest.raises(NoKeyError):
             pool.take("clinic")
-        service.reply = json_reply(GOOD)
+        service.reply = json_reply(AWS_GOOD)
         assert pool.wait_ready(20, level=2)
         assert pool.problems() == {}
     finally:

@@ -187,12 +187,16 @@ def test_kill_at_each_step_of_uploading_loses_nothing(victims: Victims) -> None:
     victims.check()
 
 
+def timed(victims: Victims, call: str) -> float:
+    begun = time.monotonic()
+    victims.run(call, "steps", 0)
+    return time.monotonic() - begun
+
+
 @pytest.mark.slow
 def test_kill_at_a_hundred_random_moments_loses_nothing(victims: Victims) -> None:
     victims.run("first", "steps", 0)
-    begun = time.monotonic()
-    victims.run("whole", "steps", 0)
-    usual_s = time.monotonic() - begun
+    usual_s = min(timed(victims, f"whole{number}") for number in range(3))
     moments = random.Random(SEED)
     for number in range(MOMENTS):
         victims.run(f"moment{number}", "after", moments.uniform(0.0, usual_s))

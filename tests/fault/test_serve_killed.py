@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from b2bua.config import load
 from b2bua.demo.incoming import Answering
 from b2bua.demo.stream import MediaSource
@@ -34,6 +36,7 @@ def b2bua(*arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+@pytest.mark.alone
 def test_a_killed_process_leaves_every_full_record(tmp_path: Path) -> None:
     killed_at = 0.0
 

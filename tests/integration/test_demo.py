@@ -27,6 +27,7 @@ from support.capture import FORMS, LoopbackCapture, SpeechNeedles, search
 from support.endpoint import prompts
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="packet capture needs root"),
 ]

@@ -16,6 +16,8 @@ from b2bua.demo.speech import Side, programme
 from support.certificates import Issuer
 from support.endpoint import LOCALHOST, prompts, run
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 3.0
 
 

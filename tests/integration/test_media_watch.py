@@ -216,6 +216,7 @@ def test_packets_of_before_and_of_others_are_silence_and_told_as_such(reporting:
     assert len(lines(reporting, "media_absent", uid)) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("direction", [Direction.SENDONLY, Direction.INACTIVE])
 def test_a_call_on_hold_is_not_reported_and_its_hold_is_told(reporting: Edge, direction: Direction) -> None:
     known = set(reporting.recordings())
@@ -256,6 +257,7 @@ async def lose(call: Call, packets: int) -> None:
     await call.stream._pump.call(skip)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("packets", "heard"), [(25, True), (5, False)], ids=["500 ms", "100 ms"])
 def test_a_burst_of_lost_packets_is_an_event_if_it_is_long(
     reporting: Edge, packets: int, heard: bool

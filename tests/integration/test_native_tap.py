@@ -108,6 +108,7 @@ def test_mixing_saturates_instead_of_wrapping(pj: PjProcess) -> None:
     assert np.array_equal(heard[mixed].audio.astype(int), expected)
 
 
+@pytest.mark.alone
 def test_a_tap_without_a_source_is_silence_that_keeps_time(pj: PjProcess) -> None:
     tone = pj.call("tone", hertz=500)
     tap, start = pj.call("tap")
@@ -144,6 +145,7 @@ def test_a_slot_that_does_not_exist_is_an_error(pj: PjProcess) -> None:
     assert raised.value.kind == "NativeError"
 
 
+@pytest.mark.alone
 def test_a_full_ring_loses_the_newest_and_the_time_line_keeps_its_length(pj: PjProcess) -> None:
     tone = pj.call("tone", hertz=500)
     tap, start = pj.call("tap")
@@ -162,6 +164,7 @@ def test_a_full_ring_loses_the_newest_and_the_time_line_keeps_its_length(pj: PjP
     assert strength(second.audio[-1600:], 500) > 3000
 
 
+@pytest.mark.alone
 def test_a_stopped_process_leaves_a_gap_and_no_shift(pj: PjProcess, tmp_path: Path) -> None:
     a, b = pj.call("tone", hertz=500), pj.call("tone", hertz=1250)
     tap, start = pj.call("tap")
@@ -185,6 +188,7 @@ def test_a_stopped_process_leaves_a_gap_and_no_shift(pj: PjProcess, tmp_path: Pa
     assert strength(audio[at + length + 320 : at + length + 1920], 1250) > 3000
 
 
+@pytest.mark.alone
 def test_a_short_stop_is_caught_up_without_a_gap(pj: PjProcess, tmp_path: Path) -> None:
     tone = pj.call("tone", hertz=500)
     tap, start = pj.call("tap")
@@ -199,6 +203,7 @@ def test_a_short_stop_is_caught_up_without_a_gap(pj: PjProcess, tmp_path: Path) 
     assert result["gaps"] == []
 
 
+@pytest.mark.alone
 def test_freeing_reports_what_was_not_drained_and_ends_the_tap(pj: PjProcess) -> None:
     tap, _ = pj.call("tap")
     drain(pj, 0.2)
@@ -276,6 +281,7 @@ def test_taps_come_and_go_under_a_running_clock(pj: PjProcess) -> None:
     assert strength(drain(pj, 0.5)[tap].audio[:3200], 500) > 3000
 
 
+@pytest.mark.alone
 def test_what_does_not_fit_the_buffer_comes_with_the_next_drain(pj: PjProcess) -> None:
     taps = [pj.call("tap")[0] for _ in range(2)]
     for tap, hertz in zip(taps, (500, 1250), strict=True):

@@ -158,6 +158,7 @@ async def speak(p: Parties, seconds: float, call: Any) -> None:
     )
 
 
+@pytest.mark.alone
 def test_nothing_said_in_a_pause_is_in_the_recording_and_what_follows_is_in_its_place(split: Edge) -> None:
     known = set(split.recordings())
     sent: dict[str, list[int]] = {}

@@ -29,10 +29,11 @@ from b2bua.demo.endpoint import Endpoint, EndpointSettings
 from b2bua.demo.incoming import Answering, IncomingCall
 from b2bua.demo.outgoing import Invitation, OutgoingCall
 from b2bua.demo.pump import MediaPump
-from b2bua.initialise import InitOptions, InitResult, identity_of, initialise
+from b2bua.initialise import RTP_SEARCH, InitOptions, InitResult, identity_of, initialise
 from recording.settings import Layout
 from support.audited import AuditTail, sealed_lines
 from support.endpoint import LOCALHOST, contexts
+from support.ports import kept, share
 from tls.settings import TLSMaterialSettings
 
 READY_S = 30.0
@@ -176,7 +177,8 @@ def edge(
     env: dict[str, str] | None = None,
 ) -> Iterator[Edge]:
     """Make a configuration, change its text with `edit` and its files with `prepare`, serve it, stop it at the end."""
-    made = initialise(directory / "edge", InitOptions(free_ports=True, layout=layout, max_calls=max_calls))
+    options = InitOptions(free_ports=True, rtp_search=share(RTP_SEARCH), layout=layout, max_calls=max_calls)
+    made = initialise(directory / "edge", options)
     text = made.configuration.read_text()
     made.configuration.write_text(edit(text))
     prepare(made)
@@ -189,7 +191,8 @@ def serving(made: InitResult, *, env: dict[str, str] | None = None) -> Iterator[
     """Serve an existing configuration until the block ends."""
     stderr = made.directory / "stderr.txt"
     reader, writer = os.pipe()
-    with MediaPump() as pump, stderr.open("ab") as errors:
+    ports = kept(made.sip_port, made.metrics_port, made.caller_port, made.callee_port)
+    with ports, MediaPump() as pump, stderr.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "b2bua", "serve", str(made.configuration), "--ready-fd", str(writer)],
             stdout=errors,

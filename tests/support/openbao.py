@@ -8,12 +8,10 @@ server.seal(); server.unseal(); server.stop(); server.start()   # keys outlive a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import platform
 import re
-import socket
 import ssl
 import subprocess
 import threading
@@ -31,6 +29,7 @@ import urllib3
 
 from recording.settings import TransitSettings, VaultTransitKeySettings
 from support.kms import ServerFiles, issue_server_files
+from support.ports import Ports
 
 START_TIMEOUT_S = 60.0
 MOUNT = "transit"
@@ -70,7 +69,8 @@ class OpenBao:
         self.directory = directory
         self.files: ServerFiles = issue_server_files(directory / "tls")
         (directory / "data").mkdir(exist_ok=True)
-        self.port, self._cluster_port = _free_ports(2)
+        self._ports = Ports(2)
+        self.port, self._cluster_port = self._ports.numbers
         self.root_token = ""
         self._unseal_key = ""
         self._tls = tls
@@ -135,14 +135,19 @@ class OpenBao:
         try:
             self.start()
         except BaseException:
-            self.stop()
+            self.close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop for good: the ports are anybody's again."""
         self.stop()
+        self._ports.close()
 
     def seal(self) -> None:
         self.admin("PUT", "sys/seal")
@@ -277,14 +282,6 @@ def binary() -> Path:
     if found != BINARY_SHA256.get(platform.machine()):
         raise RuntimeError(f"{path} is not the pinned OpenBao for {platform.machine()}: SHA-256 {found}")
     return path
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import os
 import pwd
 import secrets
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ import psycopg
 
 from recording.settings import PostgreSQLSettings
 from support.kms import ServerFiles, issue_server_files
+from support.ports import Ports
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 START_TIMEOUT_S = 60.0
@@ -69,7 +69,8 @@ class PostgreSQL:
         # Outside pytest's directories, which another user may not enter.
         self._home = tempfile.TemporaryDirectory(prefix="sealtrunk-postgresql-")
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self._ports = Ports(1)
+        (self.port,) = self._ports.numbers
         self._password = secrets.token_hex(16)
         self._passfile = directory / "pgpass"
 
@@ -78,15 +79,19 @@ class PostgreSQL:
             self._make_cluster()
             self.start()
         except BaseException:
-            self._home.cleanup()
+            self._close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self.stop()
         self._home.cleanup()
+        self._ports.close()
 
     @property
     def settings(self) -> PostgreSQLSettings:
@@ -123,8 +128,6 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Returns when it answers."""
-        if not self.port:
-            self.port = _free_port()
         self._passfile.write_text(f"127.0.0.1:{self.port}:*:{USER}:{self._password}\n")
         self._passfile.chmod(0o600)
         self._process = subprocess.Popen(
@@ -207,9 +210,3 @@ class PostgreSQL:
             target.write_bytes(source.read_bytes())
             target.chmod(0o600)
             os.chown(target, self._account.uid, self._account.gid)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -30,6 +30,7 @@ from botocore.config import Config
 
 from recording.settings import PART_MIN_BYTES
 from support.kms import ServerFiles, issue_server_files
+from support.ports import Ports
 
 REGION: Final = "default"
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -145,7 +146,8 @@ class RGW:
         self.files: ServerFiles = issue_server_files(directory / "tls")
         self.owner = _new_credentials()
         self.uploader = _new_credentials()
-        self._port, self._mon_port = _free_ports(2)
+        self._ports = Ports(2)
+        self._port, self._mon_port = self._ports.numbers
         self._configuration = directory / "ceph.conf"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -157,14 +159,19 @@ class RGW:
         try:
             self.start()
         except BaseException:
-            self.stop()
+            self.close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop for good: the ports are anybody's again."""
         self.stop()
+        self._ports.close()
 
     def start(self) -> None:
         """Up and with both users and both buckets, or an error that carries what the daemons said."""
@@ -342,11 +349,3 @@ def _client_config() -> Config:
 
 def _new_credentials() -> Credentials:
     return Credentials(access_key=secrets.token_hex(10).upper(), secret_key=secrets.token_hex(20))
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.ports import share
 from support.sipp_build import sipp_program
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "sipp-scenarios"
@@ -144,8 +145,8 @@ def read_lab(configuration: Path) -> Lab:
     return Lab(
         sip_port=_port(document["sip"]["listen"]),
         authority=folder / document["tls"]["trust"],
-        caller=party("caller", random.choice(_CALLER_RTP_PORTS)),
-        callee=party("callee", random.choice(_CALLEE_RTP_PORTS)),
+        caller=party("caller", random.choice(share(_CALLER_RTP_PORTS))),
+        callee=party("callee", random.choice(share(_CALLEE_RTP_PORTS))),
     )
 
 

@@ -88,17 +88,15 @@ def test_free_ports_can_be_bound_and_differ(tmp_path: Path) -> None:
             probe.bind(("127.0.0.1", port))
 
 
-def test_the_search_for_media_ports_passes_over_taken_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_for_media_ports_passes_over_taken_ones() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = int(taken.getsockname()[1])
         even = port - port % 2
-        monkeypatch.setattr(subject, "_RTP_SEARCH", range(even - 4, even + 6))
-        first = subject._free_udp_range(4, avoid=frozenset())
+        first = subject._free_udp_range(4, within=range(even - 4, even + 6), avoid=frozenset())
         assert port not in range(first, first + 4)
-        monkeypatch.setattr(subject, "_RTP_SEARCH", range(even - 2, even + 4))
         with pytest.raises(InitialisationError, match="in a row are free"):
-            subject._free_udp_range(4, avoid=frozenset())
+            subject._free_udp_range(4, within=range(even - 2, even + 4), avoid=frozenset())
 
 
 @pytest.mark.parametrize("name", ["b2bua.toml", "tls", "keys"])

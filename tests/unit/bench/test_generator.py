@@ -160,6 +160,7 @@ def test_the_far_end_s_report_is_read(generator: Generator) -> None:
     run(scenario())
 
 
+@pytest.mark.alone
 def test_legs_keep_their_pace(generator: Generator) -> None:
     async def scenario() -> None:
         ours, theirs = keys()

@@ -9,7 +9,11 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.bench.process import cpu_time, machine_time, on_last_core, resident_bytes, tree
+
+pytestmark = pytest.mark.alone
 
 BURN = "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass\n"
 BURN_AND_STAY = BURN + "print(1, flush=True)\ninput()\n"

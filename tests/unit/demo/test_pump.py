@@ -45,6 +45,7 @@ def test_a_job_runs_on_the_pumps_thread_and_its_exception_comes_back() -> None:
         asyncio.run(scenario(pump))
 
 
+@pytest.mark.alone
 def test_packets_leave_every_20_ms_in_sequence_and_the_source_ends_in_silence() -> None:
     async def scenario(pump: MediaPump) -> list[tuple[int, bytes]]:
         far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -505,6 +505,7 @@ def test_the_cache_is_bounded(issuer: Issuer, verifier: PeerVerifier) -> None:
     assert verifier.cached_peers == MAX_CACHED_PEERS
 
 
+@pytest.mark.alone
 def test_it_is_fast_enough_for_a_sip_callback(tmp_path: Path) -> None:
     """Budget 2 ms afresh on a busy two-core machine; measured 0.4 ms. The median keeps a pause out of it."""
     issuer = Issuer(tmp_path, depth=1)

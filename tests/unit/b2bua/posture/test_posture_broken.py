@@ -14,12 +14,13 @@ from b2bua.journal.segment import segment_names
 from b2bua.posture.audit import ask_audit
 from b2bua.posture.policy import policy_rows
 from b2bua.posture.probing import run_probes
-from b2bua.posture.report import Level, Row
+from b2bua.posture.report import Level
 from b2bua.posture.run import probes_of
 from b2bua.posture.sink import ask_sink
 from b2bua.posture.storage import ask_files, ask_index, ask_spool
 from b2bua.settings import PauseCodes, Settings
 from support.configuration import make_configuration
+from support.posture import find
 from support.recorded import record_call
 
 
@@ -29,13 +30,6 @@ def recorded(tmp_path: Path) -> Settings:
     settings = make_configuration(tmp_path / "lab").load()
     record_call(settings)
     return settings
-
-
-def find(rows: object, key: str) -> Row:
-    assert isinstance(rows, list | tuple)
-    (found,) = [row for row in rows if row.key == key]
-    assert isinstance(found, Row)
-    return found
 
 
 def test_an_index_that_is_gone_is_not_taken_for_one_that_never_was(recorded: Settings) -> None:
