@@ -18,6 +18,7 @@ from urllib3.util import Timeout
 
 from recording.settings import TLSFloor
 from recording.sinks.sink import SinkRefusedError, SinkUnavailableError
+from recording.timed_socket import TimedSocket, ending_by
 
 ANSWER_MAX_BYTES: Final = (
     8 << 20
@@ -25,6 +26,8 @@ ANSWER_MAX_BYTES: Final = (
 SLOWEST_BYTES_PER_S: Final = 64 << 10  # a transfer slower than that for all of a part has failed
 _READ_BYTES: Final = 64 << 10
 _VERSIONS: Final = {TLSFloor.TLS_1_3: ssl.TLSVersion.TLSv1_3, TLSFloor.TLS_1_2: ssl.TLSVersion.TLSv1_2}
+# Where TLS 1.2 is spoken by exception: forward secrecy and AEAD only. Source: RFC 9325 section 4.2.
+_SUITES_1_2: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class AnswerBody(io.BytesIO):
@@ -59,6 +62,7 @@ class StoreTransport:
         self.versions: Counter[str] = Counter()  # connections by negotiated TLS version
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = _VERSIONS[floor]
+        context.set_ciphers(_SUITES_1_2)
         context.sslsocket_class = _counting(self.versions)
         try:
             if ca_path is None:
@@ -83,22 +87,23 @@ class StoreTransport:
         self._check_url(url)
         deadline = time.monotonic() + self._timeout_s + len(body) / SLOWEST_BYTES_PER_S
         try:
-            response = self._pool.request(
-                method,
-                url,
-                headers=dict(headers),
-                body=_TimedBody(body, deadline) if body else None,
-                timeout=Timeout(connect=self._timeout_s, read=self._timeout_s),
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            try:
-                content = _read(response, deadline)
-            except BaseException:
-                response.close()  # what is left of the answer must not be taken for the next one
-                raise
-            response.release_conn()
+            with ending_by(deadline):
+                response = self._pool.request(
+                    method,
+                    url,
+                    headers=dict(headers),
+                    body=body or None,
+                    timeout=Timeout(connect=self._timeout_s, read=self._timeout_s),
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+                try:
+                    content = _read(response)
+                except BaseException:
+                    response.close()  # what is left of the answer must not be taken for the next one
+                    raise
+                response.release_conn()
         except (HTTPError, OSError) as error:
             raise SinkUnavailableError(
                 f"{self._host}: {type(error).__name__}: {_reason(error)}", reason=_label(error)
@@ -116,10 +121,10 @@ class StoreTransport:
             )
 
 
-def _counting(versions: Counter[str]) -> type[ssl.SSLSocket]:
+def _counting(versions: Counter[str]) -> type[TimedSocket]:
     """Sockets that count the TLS version of each handshake."""
 
-    class CountingSocket(ssl.SSLSocket):
+    class CountingSocket(TimedSocket):
         def do_handshake(self, block: bool = False) -> None:
             super().do_handshake(block)
             versions[self.version() or "none"] += 1
@@ -127,20 +132,7 @@ def _counting(versions: Counter[str]) -> type[ssl.SSLSocket]:
     return CountingSocket
 
 
-class _TimedBody(io.BytesIO):
-    """A request's body that ends the request when its time is over: a server may take it a byte at a time."""
-
-    def __init__(self, content: bytes, deadline: float) -> None:
-        super().__init__(content)
-        self._deadline = deadline
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if time.monotonic() > self._deadline:
-            raise TimeoutError("the store took the request too slowly")
-        return super().read(size)
-
-
-def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     parts = bytearray()
     while chunk := response.read(_READ_BYTES):
         parts += chunk
@@ -148,8 +140,6 @@ def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
             raise SinkUnavailableError(
                 f"the answer is longer than {ANSWER_MAX_BYTES} bytes", reason="bad_answer"
             )
-        if time.monotonic() > deadline:
-            raise SinkUnavailableError("the answer did not end in time", reason="timeout")
     return bytes(parts)
 
 
