@@ -20,6 +20,7 @@ import structlog
 from b2bua import log
 from b2bua.audit import AuditLog
 from b2bua.control.server import ControlServer
+from b2bua.core_dump import forbid_core_files, forbid_dumping
 from b2bua.engine import Engine
 from b2bua.errors import ReadinessError
 from b2bua.log_file import LogFile
@@ -260,9 +261,11 @@ def _prepare_process(settings: Settings) -> None:
     """No core dump may carry plaintext audio or keys to a disk; enough descriptors for the calls that may come.
 
     Raises:
-        ReadinessError: the hard limit of descriptors is too low for limits.max_calls.
+        ReadinessError: core dumps can't be forbidden, or the hard limit of descriptors is too low for
+            limits.max_calls.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_dumping()
+    forbid_core_files()
     wanted = 256 + DESCRIPTORS_PER_CALL * settings.limits.max_calls
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:

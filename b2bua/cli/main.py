@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from b2bua import log
 from b2bua.cli import output
+from b2bua.core_dump import forbid_dumping
 from b2bua.errors import B2BUAError
 from b2bua.settings import LogLevel, LogSettings
 from recording.errors import RecordingError
@@ -59,6 +60,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         0, or the `exit_code` of the error that ended the command; docs/errors.md lists them.
     """
     try:
+        forbid_dumping()  # most commands hold a key or plaintext sooner or later
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except (B2BUAError, RecordingError, TLSError) as error:

@@ -26,6 +26,7 @@ class ProcessFacts:
     pid: int
     core_limits: tuple[str, str] | None
     locked_kib: int | None
+    is_dumpable: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,9 @@ def find_listening_process(address: str, port: int) -> int | None:
         except OSError:
             continue  # it has ended meanwhile
     if is_hidden:
-        raise PermissionError("whose listener it is can't be seen; run this as the service's user")
+        raise PermissionError(
+            "whose listener it is can't be seen, the service's own user included; run this as root"
+        )
     return None
 
 
@@ -97,13 +100,23 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 def read_process(pid: int) -> ProcessFacts:
     """Limits and memory of a process."""
     directory = PROC / str(pid)
+    status = (directory / "status").read_text()
     limits = re.search(r"^Max core file size +(\S+) +(\S+)", (directory / "limits").read_text(), re.MULTILINE)
-    locked = re.search(r"^VmLck:\s+(\d+) kB", (directory / "status").read_text(), re.MULTILINE)
+    locked = re.search(r"^VmLck:\s+(\d+) kB", status, re.MULTILINE)
     return ProcessFacts(
         pid=pid,
         core_limits=None if limits is None else (limits[1], limits[2]),
         locked_kib=None if locked is None else int(locked[1]),
+        is_dumpable=_is_dumpable(status, (directory / "limits").stat().st_uid),
     )
+
+
+def _is_dumpable(status: str, owner: int) -> bool | None:
+    """The kernel gives what it shows of a process that may not be dumped to root; of root's own nothing is seen."""
+    user = re.search(r"^Uid:\s+\d+\s+(\d+)", status, re.MULTILINE)
+    if user is None or int(user[1]) == 0:
+        return None
+    return owner != 0
 
 
 def read_machine() -> MachineFacts:
@@ -145,18 +158,16 @@ def judge_core(facts: ProcessFacts) -> Row:
 def judge_machine(machine: MachineFacts, facts: ProcessFacts | None) -> Sequence[Row]:
     """Ways in which memory can reach a disk all the same."""
     is_piped = machine.core_pattern.startswith("|")
-    handler = machine.core_pattern[1:].split(" ")[0]
+    is_open = is_piped and (facts is None or facts.is_dumpable is not False)
     rows = [
         Row(
             key="machine.core_pattern",
             safeguard=Safeguard.AT_REST,
             subject="core dump handler of the machine",
-            finding=f"dumps are piped to {handler}, which the kernel starts whatever the limit is; see that it keeps "
-            "none of this service"
-            if is_piped
-            else "dumps are files, which the limit of the service forbids",
-            evidence="/proc/sys/kernel/core_pattern",
-            level=Level.ATTENTION if is_piped else Level.OK,
+            finding=_core_finding(machine, facts),
+            evidence="/proc/sys/kernel/core_pattern"
+            + ("" if facts is None else f", owner of /proc/{facts.pid}/limits"),
+            level=Level.ATTENTION if is_open else Level.OK,
         )
     ]
     locked = None if facts is None else facts.locked_kib
@@ -171,6 +182,16 @@ def judge_machine(machine: MachineFacts, facts: ProcessFacts | None) -> Sequence
         )
     )
     return rows
+
+
+def _core_finding(machine: MachineFacts, facts: ProcessFacts | None) -> str:
+    if not machine.core_pattern.startswith("|"):
+        return "dumps are files, which the limit of the service forbids"
+    handler = machine.core_pattern[1:].split(" ")[0]
+    piped = f"dumps are piped to {handler}, which the kernel starts whatever the limit is"
+    if facts is not None and facts.is_dumpable is False:
+        return f"{piped}; the service has forbidden any dump of itself"
+    return f"{piped}; the service forbids any dump of itself, which can't be seen here: see that the handler keeps none"
 
 
 def _swap_finding(machine: MachineFacts, locked_kib: int | None) -> str:

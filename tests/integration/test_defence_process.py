@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from b2bua.initialise import InitOptions, InitResult, initialise
+from b2bua.posture.process import read_process
 from support.edge import edge, serving
 from tls.openssl_conf import openssl_configuration
 
@@ -73,6 +74,80 @@ def test_a_serving_process_is_under_its_own_openssl_configuration(tmp_path: Path
         assert len(named) == 1
         assert re.fullmatch(r"OPENSSL_CONF=/proc/self/fd/\d+", named[0])
         assert served.stop() == 0
+
+
+DUMPABLE = "ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)"
+"""PR_GET_DUMPABLE of the process that runs it."""
+SERVES = f"""
+import ctypes, os, pathlib, signal, sys
+from b2bua import config
+from b2bua.app import Application
+
+def ready(_):
+    print({DUMPABLE})
+    os.kill(os.getpid(), signal.SIGTERM)
+
+print({DUMPABLE})
+Application(config.load(pathlib.Path(sys.argv[1]))).run(ready)
+"""
+RUNS = f"""
+import ctypes, sys
+from b2bua.cli.main import main
+
+print({DUMPABLE})
+code = main(sys.argv[1:])
+print({DUMPABLE})
+sys.exit(code)
+"""
+
+
+def run_python(program: str, *arguments: str) -> list[str]:
+    descriptor = os.memfd_create("openssl.cnf", flags=0)
+    os.write(descriptor, openssl_configuration().encode())
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            pass_fds=(descriptor,),
+            env={**os.environ, "OPENSSL_CONF": f"/proc/self/fd/{descriptor}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    finally:
+        os.close(descriptor)
+    return done.stdout.splitlines()
+
+
+def test_a_serving_process_is_not_dumpable_whatever_core_pattern_says(tmp_path: Path) -> None:
+    made = initialise(tmp_path / "lab", InitOptions(free_ports=True))
+    assert run_python(SERVES, str(made.configuration)) == ["1", "0"]
+
+
+@pytest.mark.parametrize("command", [["check"], ["recordings", "list", "--config"]])
+def test_nor_is_a_command(tmp_path: Path, command: list[str]) -> None:
+    made = initialise(tmp_path / "lab", InitOptions(free_ports=True))
+    printed = run_python(RUNS, *command, str(made.configuration))
+    assert (printed[0], printed[-1]) == ("1", "0")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else and root")
+def test_the_report_sees_from_the_owner_that_a_process_is_not_dumpable() -> None:
+    program = (
+        "import ctypes, os, sys; os.setuid(65534); ctypes.CDLL(None).prctl(4, int(sys.argv[1]), 0, 0, 0);"
+    )
+    program += "print(flush=True); sys.stdin.read()"
+    seen = {}
+    for dumpable in (0, 1):
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(dumpable)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            seen[dumpable] = read_process(process.pid).is_dumpable
+            process.communicate()
+    assert seen == {0: False, 1: True}
+    assert read_process(os.getpid()).is_dumpable is None
 
 
 @pytest.fixture

@@ -94,6 +94,10 @@ def test_a_handler_that_dumps_are_piped_to_needs_attention() -> None:
     piped = find(rows("|/usr/lib/systemd/systemd-coredump %P"), "machine.core_pattern")
     assert piped.level is Level.ATTENTION
     assert "/usr/lib/systemd/systemd-coredump," in piped.finding
+    for is_dumpable, level in ((False, Level.OK), (None, Level.ATTENTION), (True, Level.ATTENTION)):
+        facts = ProcessFacts(pid=1, core_limits=("0", "0"), locked_kib=0, is_dumpable=is_dumpable)
+        machine = MachineFacts(swap_devices=(), core_pattern="|/bin/handler %P")
+        assert find(list(judge_machine(machine, facts)), "machine.core_pattern").level is level
     assert find(rows("core"), "machine.swap").level is Level.OK
     assert find(rows("core", ("/dev/sda2",)), "machine.swap").level is Level.ATTENTION
 
