@@ -82,6 +82,11 @@ class LogFormat(enum.Enum):
     JSON = "json"
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an IPv6 address in brackets. Source: RFC 3986 section 3.2.2."""
+    return f"[{host}]" if ":" in host else host
+
+
 class URIScheme(enum.Enum):
     """RFC 3261 section 19.1; both run over TLS here."""
 
@@ -104,7 +109,7 @@ class SIPTarget:
 
     @property
     def host_port(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = bracketed(self.host)
         return host if self.port is None else f"{host}:{self.port}"
 
     def uri(self, user: str | None) -> str:
@@ -217,8 +222,9 @@ class Listener:
     public_port: int
 
     @property
-    def is_ipv6(self) -> bool:
-        return ":" in self.address
+    def where(self) -> str:
+        """Where it listens, as operators write it."""
+        return f"{bracketed(self.address)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

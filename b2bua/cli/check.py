@@ -11,7 +11,7 @@ from b2bua.cli import output
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.errors import ConfigurationError
 from b2bua.posture.policy import pauses_text
-from b2bua.settings import Settings, TrunkSettings
+from b2bua.settings import Settings, TrunkSettings, bracketed
 from recording.settings import (
     AWSKMSKeySettings,
     KeySettings,
@@ -88,8 +88,8 @@ def _summary(settings: Settings, material: TLSMaterial) -> dict[str, object]:
     return {
         "environment": settings.environment.value,
         "sip": {
-            "listen": f"{_bracketed(listener.address)}:{listener.port}",
-            "public": f"{_bracketed(listener.public_host)}:{listener.public_port}",
+            "listen": f"{listener.where}",
+            "public": f"{bracketed(listener.public_host)}:{listener.public_port}",
             "tls": "TLS 1.3 only, client certificates",
             "identities": sorted(identity.host for identity in material.identities),
             "certificate_sha256": material.fingerprint,
@@ -103,7 +103,7 @@ def _summary(settings: Settings, material: TLSMaterial) -> dict[str, object]:
         },
         "metrics": None
         if metrics is None
-        else f"https://{_bracketed(metrics.address)}:{metrics.port}/metrics",
+        else f"https://{bracketed(metrics.address)}:{metrics.port}/metrics",
         "trunks": {name: _trunk(trunk) for name, trunk in settings.trunks.items()},
         "routes": [
             {"from": route.source, "prefix": route.prefix, "to": route.destination}
@@ -214,21 +214,19 @@ def _advice(recording: RecordingSettings) -> list[str]:
     return advice
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def _print_summary(settings: Settings, material: TLSMaterial) -> None:
     listener, media, recording = settings.listener, settings.media, settings.recording
     metrics = (
-        "none" if settings.metrics is None else f"{settings.metrics.address}:{settings.metrics.port}, https"
+        "none"
+        if settings.metrics is None
+        else f"{bracketed(settings.metrics.address)}:{settings.metrics.port}, https"
     )
     output.print_table(
         ["what", "how"],
         [
             ["environment", settings.environment.value],
-            ["SIP", f"{_bracketed(listener.address)}:{listener.port}, TLS 1.3 only, client certificates"],
-            ["told to peers", f"{_bracketed(listener.public_host)}:{listener.public_port}"],
+            ["SIP", f"{listener.where}, TLS 1.3 only, client certificates"],
+            ["told to peers", f"{bracketed(listener.public_host)}:{listener.public_port}"],
             ["our identities", ", ".join(sorted(identity.host for identity in material.identities))],
             ["certificate until", utc_text(material.not_after)],
             ["media", f"SRTP only, {media.address}, ports {media.rtp_port_first}-{media.rtp_port_last}"],

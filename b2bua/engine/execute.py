@@ -19,7 +19,7 @@ from b2bua.engine.observer import EngineObserver
 from b2bua.engine.pausing import Pausing
 from b2bua.media.pump import Pump
 from b2bua.native import _native
-from b2bua.settings import Settings
+from b2bua.settings import Settings, bracketed
 from b2bua.sip.endpoint import CLOCK_RATE_HZ, PTIME_MS
 from b2bua.sip.gate import warning_header
 from b2bua.sip.leg import Leg, LegError
@@ -102,11 +102,10 @@ class Executor:
         hops = ("Max-Forwards", str(admission.headers.max_forwards - 1))
         caller = quote(admission.headers.calling_user or "anonymous", safe="+*#%!~'()&=$,;?/-_.")
         listener = self._settings.listener
-        host = f"[{listener.public_host}]" if ":" in listener.public_host else listener.public_host
         try:
             leg.dial(
                 request_uri=admission.destination.request_uri,
-                from_uri=f"<{leg.scheme.value}:{caller}@{host}>",
+                from_uri=f"<{leg.scheme.value}:{caller}@{bracketed(listener.public_host)}>",
                 headers=(hops, *admission.headers.passed),
             )
         except LegError as error:

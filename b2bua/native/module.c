@@ -8,7 +8,8 @@ PyObject *native_raise(pj_status_t status, const char *what)
 {
     char reason[PJ_ERR_MSG_SIZE];
     pj_str_t text = pj_strerror(status, reason, sizeof(reason));
-    PyObject *message = PyUnicode_FromFormat("%s: %.*s", what, (int)text.slen, text.ptr);
+    PyObject *words = native_text(text.ptr, text.slen);
+    PyObject *message = words ? PyUnicode_FromFormat("%s: %U", what, words) : NULL;
     PyObject *error = message ? PyObject_CallFunction(native_error, "iO", (int)status, message) : NULL;
     PyObject *number = error ? PyLong_FromLong(status) : NULL;
 
@@ -17,6 +18,7 @@ PyObject *native_raise(pj_status_t status, const char *what)
     Py_XDECREF(number);
     Py_XDECREF(error);
     Py_XDECREF(message);
+    Py_XDECREF(words);
     return NULL;
 }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from b2bua.posture.report import Level, Row, Safeguard
-from b2bua.settings import Settings
+from b2bua.settings import Settings, bracketed
 from tls.certificate import Usage, utc_text
 from tls.context import server_context
 from tls.material import BOTH_USAGES, TLSMaterial, load_material
@@ -42,7 +42,7 @@ class Endpoint:
     @property
     def where(self) -> str:
         """As operators write it."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return f"{bracketed(self.address)}:{self.port}"
 
 
 def endpoints_of(settings: Settings) -> Sequence[Endpoint]:

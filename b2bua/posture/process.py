@@ -130,7 +130,7 @@ def read_machine() -> MachineFacts:
 
 def judge_service(facts: ProcessFacts | None, listener: Listener) -> Row:
     """Whether the service is up: what is not running protects nobody."""
-    where = f"{listener.address}:{listener.port}"
+    where = listener.where
     return Row(
         key="process.running",
         safeguard=Safeguard.EVIDENCE,

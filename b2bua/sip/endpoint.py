@@ -101,7 +101,7 @@ class SIPStack:
                 trust_path=str(settings.tls.trust_path),
             )
         except _native.NativeError as error:
-            raise EngineError(f"the new certificate was not taken: {error}") from error
+            raise EngineError(f"the new certificate was not taken: {error.args[1]}") from error
 
 
 def start(*, settings: Settings, verifier: PeerVerifier, handler: Handler) -> SIPStack:
@@ -118,7 +118,8 @@ def start(*, settings: Settings, verifier: PeerVerifier, handler: Handler) -> SI
         raise EngineError(f"pjsua did not start: {error.title}, status {error.status}") from error
     except _native.NativeError as error:
         endpoint.libDestroy()
-        raise EngineError(f"the SIP listener did not start: {error}") from error
+        where = settings.listener.where
+        raise EngineError(f"the SIP listener did not start at {where}: {error.args[1]}") from error
 
 
 def _start(endpoint: Endpoint, settings: Settings, verifier: PeerVerifier, handler: Handler) -> SIPStack:

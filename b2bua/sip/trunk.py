@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import pjsua2 as pj
 
-from b2bua.settings import Listener, MediaSettings, SRTPSuite, TrunkSettings, URIScheme
+from b2bua.settings import Listener, MediaSettings, SRTPSuite, TrunkSettings, URIScheme, bracketed
 from b2bua.sip.callbacks import guarded
 from b2bua.sip.handler import Handler
 from b2bua.sip.leg import Leg
@@ -42,7 +42,7 @@ class TrunkAccount(pj.Account):
 
 def contact_uri(listener: Listener, scheme: URIScheme) -> str:
     """Our Contact on legs of this scheme."""
-    host = f"[{listener.public_host}]" if ":" in listener.public_host else listener.public_host
+    host = bracketed(listener.public_host)
     suffix = ";transport=tls" if scheme is URIScheme.SIP else ""
     return f"<{scheme.value}:edge@{host}:{listener.public_port}{suffix}>"
 
@@ -55,7 +55,7 @@ def account_config(
     Addresses that need no look-up.
     """
     config = pj.AccountConfig()
-    host = f"[{listener.public_host}]" if ":" in listener.public_host else listener.public_host
+    host = bracketed(listener.public_host)
     config.idUri = f"{scheme.value}:edge@{host}"
     config.regConfig.registerOnAdd = False
     config.sipConfig.contactForced = contact_uri(listener, scheme)

@@ -33,7 +33,8 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         taken.listen()
         done = serve(made.configuration)
     assert done.returncode == 72
-    assert "listener" in done.stderr
+    assert f"the SIP listener did not start at {LOCALHOST}:{made.sip_port}" in done.stderr
+    assert "in use" in done.stderr
     assert "Traceback" not in done.stderr
     with serving(made) as served:
         assert served.stop() == 0

@@ -142,7 +142,7 @@ level = "warning"
 format = "json"
 """)
     settings = file.load()
-    assert (settings.listener.address, settings.listener.is_ipv6) == ("::1", True)
+    assert settings.listener.address == "::1"
     assert (settings.listener.public_host, settings.listener.public_port) == ("edge.example.test", 6000)
     assert (settings.media.address, settings.media.public_address) == ("::1", "2001:db8::1")
     assert settings.media.codecs == (Codec.G722,)
