@@ -105,10 +105,15 @@ def recipients_of(arguments: argparse.Namespace) -> tuple[Recipient, ...]:
             "say who may read it: --recipient CERT seals it to a certificate (openssl cms -decrypt opens it), "
             "--plaintext writes it readable; one of the two"
         )
-    return tuple(_recipient(path) for path in arguments.recipient)
+    return tuple(read_recipient(path) for path in arguments.recipient)
 
 
-def _recipient(path: Path) -> Recipient:
+def read_recipient(path: Path) -> Recipient:
+    """The certificate in a file, fit to seal to.
+
+    Raises:
+        CommandError: the file can't be read. RecipientError: it holds none that anything may be sealed to.
+    """
     try:
         with path.open("rb") as file:
             pem = file.read(_CERTIFICATE_MAX)

@@ -8,24 +8,22 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from b2bua.audit import AuditEvent
 from b2bua.cli import output
+from b2bua.cli.access import read_recipient
 from b2bua.cli.audit_reading import SealedAudit, add_directory, open_audit, print_findings
 from b2bua.cli.audit_show import Filter, add_selection, selection
 from b2bua.cli.parser import add_command, add_configuration, add_json
 from b2bua.errors import CommandError
 from b2bua.journal.chain import ChainedLine
 from b2bua.journal.verify import LogReport
-from recording.cms import CMSSealer, Recipient, RecipientError, parse_recipient
+from recording.cms import CMSSealer, Recipient
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
-
-_CERTIFICATE_MAX = 1 << 16
 
 
 def register(subparsers: Subparsers) -> None:
@@ -61,7 +59,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export what was asked for, in bounded memory. What is wrong with the log is told too, and makes the exit code."""
     wanted = selection(arguments)
-    recipients = [_recipient(path) for path in arguments.recipients]
+    recipients = [read_recipient(path) for path in arguments.recipients]
     destination: Path = arguments.output
     if os.path.lexists(destination):
         raise CommandError(f"{destination} exists and is not replaced; name another file")
@@ -111,15 +109,3 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
         os.link(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _recipient(path: Path) -> Recipient:
-    try:
-        with path.open("rb") as file:
-            pem = file.read(_CERTIFICATE_MAX)
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}; name a certificate") from error
-    try:
-        return parse_recipient(pem, now=datetime.now(UTC))
-    except RecipientError as error:
-        raise RecipientError(f"{path}: {error}") from error

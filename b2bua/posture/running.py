@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from b2bua.audit_store import POOL, POOL_NAME
 from b2bua.errors import MetricsError
 from b2bua.posture.endpoints import connect_address
 from b2bua.posture.report import Level, Row, Safeguard
@@ -43,7 +44,7 @@ def ask_running(metrics: MetricsSettings, monitor: MonitorSettings, pool_size: i
     """Level of each tenant's pool, and what went wrong since the service started."""
     samples = read_samples(scrape(metrics, monitor))
     return [
-        *(judge_pool(tenant, level, pool_size) for tenant, level in pools(samples)),
+        *judge_pools(samples, pool_size),
         judge_losses(samples),
     ]
 
@@ -79,6 +80,10 @@ def scrape(metrics: MetricsSettings, monitor: MonitorSettings) -> str:
             answer += piece
             if len(answer) > MAX_BYTES:
                 raise MetricsError(f"the metrics endpoint sends more than {MAX_BYTES} bytes")
+    if not answer:
+        raise MetricsError(
+            "the metrics endpoint ends the connection: is the client's name in metrics.clients?"
+        )
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200 "):
         first = head.partition(b"\r\n")[0][:40]
@@ -98,10 +103,14 @@ def read_samples(text: str) -> Samples:
     }
 
 
-def pools(samples: Samples) -> Sequence[tuple[str, int]]:
-    """Tenant and level of every pool."""
+def judge_pools(samples: Samples, size: int) -> Sequence[Row]:
+    """A row for each pool; `size` is that of a tenant's."""
+    levels = {
+        dict(labels)["tenant"]: int(value) for (name, labels), value in samples.items() if name == _POOL
+    }
     return [
-        (dict(labels)["tenant"], int(value)) for (name, labels), value in samples.items() if name == _POOL
+        judge_pool(tenant, level, POOL.size if tenant == POOL_NAME else size)
+        for tenant, level in levels.items()
     ]
 
 

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 
 from b2bua.cli.main import COMMANDS, build_parser
 from b2bua.metrics import Metrics
 
 ROOT = Path(__file__).parents[3]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+SOURCES = "\n".join(
+    path.read_text() for package in ("b2bua", "recording", "tls") for path in (ROOT / package).rglob("*.py")
+)
 _STARTS = re.compile(r"^(?:\.venv/bin/)?b2bua ")
 _OPERATOR = re.compile(r"\|\|?|&&|;|[0-9]*[<>].*")
 
@@ -133,6 +137,38 @@ def test_the_metrics_of_the_alert_rules_exist() -> None:
     used = set(re.findall(r"\bsealtrunk_[a-z_]+", OPERATIONS))
     assert len(used) > 10
     assert used <= known
+
+
+def test_the_labels_of_the_alert_rules_exist() -> None:
+    """A rule on a label that no series has never fires."""
+    labels = {metric._name: set(metric._labelnames) for metric in collectors()}
+    used = re.findall(r"\b(sealtrunk_[a-z_]+?)(?:_total|_bucket)?\{([a-z]+)[!=~]+\"([a-z_]+)\"\}", OPERATIONS)
+    grouped = re.findall(
+        r"by \(([a-z]+)\) \((?:increase\()?(sealtrunk_[a-z_]+?)(?:_total)?[{\[)]", OPERATIONS
+    )
+    assert len(used) > 3
+    assert len(grouped) > 2
+    for name, label, value in used:
+        assert label in labels[name], (name, label)
+        assert f'"{value}"' in SOURCES, value
+    for label, name in grouped:
+        assert label in labels[name], (name, label)
+
+
+def collectors() -> set[MetricWrapperBase]:
+    return {each for each in vars(Metrics()).values() if isinstance(each, MetricWrapperBase)}
+
+
+def test_every_name_that_the_page_shows_as_code_is_one_of_ours() -> None:
+    """Audit events, reasons, findings, keys of the configuration: what nobody writes nobody finds."""
+    names = {
+        part
+        for code in re.findall(r"`([a-z]+(?:[._][a-z]+)+)`", OPERATIONS)
+        for part in code.split(".")
+        if not code.endswith((".toml", ".md", ".cnf"))
+    }
+    assert len(names) > 20
+    assert {name for name in names if re.search(rf"\b{name}\b", SOURCES) is None} == set()
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
