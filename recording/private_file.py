@@ -1,4 +1,4 @@
-"""A file that appears under its name when it is whole, readable by its owner alone, and never in place of another."""
+"""Files that appear under their names when they are whole, readable by their owner alone, never in place of another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -29,12 +30,12 @@ def private_file(path: Path) -> Iterator[BinaryIO]:
         raise _taken(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with _new_file(path, directory) as (file, link_from):
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        with unnamed_file(path, directory) as new:
+            yield new.file
+            new.file.flush()
+            os.fsync(new.file.fileno())
             try:
-                os.link(link_from, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+                new.link()
             except FileExistsError as error:
                 raise _taken(path) from error
         os.fsync(directory)
@@ -42,9 +43,23 @@ def private_file(path: Path) -> Iterator[BinaryIO]:
         os.close(directory)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnnamedFile:
+    """A file that is being written, and where it will be: `name` in `directory`, a descriptor."""
+
+    file: BinaryIO
+    name: str
+    directory: int
+    source: str
+
+    def link(self) -> None:
+        """Give it its name; neither is durable by that. Raises FileExistsError: something has it."""
+        os.link(self.source, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+
+
 @contextlib.contextmanager
-def _new_file(path: Path, directory: int) -> Iterator[tuple[BinaryIO, str]]:
-    """A file of mode 0600 in `path`'s directory, and what to link its name from; gone at the end if nothing did."""
+def unnamed_file(path: Path, directory: int) -> Iterator[UnnamedFile]:
+    """A file of mode 0600 in `path`'s directory, open as `directory`; gone at the end if it was not linked."""
     flags = os.O_WRONLY | os.O_CLOEXEC
     try:
         descriptor = os.open(path.parent, flags | os.O_TMPFILE, 0o600)
@@ -53,15 +68,19 @@ def _new_file(path: Path, directory: int) -> Iterator[tuple[BinaryIO, str]]:
             raise
     else:
         with os.fdopen(descriptor, "wb") as file:
-            yield file, f"/proc/self/fd/{descriptor}"
+            yield _unnamed(file, path, directory, f"/proc/self/fd/{descriptor}")
         return
     part = f".{path.name}.{secrets.token_hex(8)}.part"
     descriptor = os.open(part, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            yield file, part
+            yield _unnamed(file, path, directory, part)
     finally:
         os.unlink(part, dir_fd=directory)
+
+
+def _unnamed(file: BinaryIO, path: Path, directory: int, source: str) -> UnnamedFile:
+    return UnnamedFile(file=file, name=path.name, directory=directory, source=source)
 
 
 def _taken(path: Path) -> ExportError:

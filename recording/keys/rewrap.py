@@ -10,8 +10,9 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import enum
+import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, Protocol, Self, TypeVar
@@ -23,20 +24,21 @@ from recording.keys.errors import SlotNotMovedError
 from recording.keys.provider import KeyContext, KeyProvider
 from recording.reader import read_head
 from recording.sinks.sink import (
-    ObjectConflictError,
     ObjectMissingError,
     Sink,
     SinkRefusedError,
+    SlotFile,
     directory_of,
     sidecars,
 )
 
 CONCURRENCY: Final = 8
 """Requests at once: as many connections as a provider keeps (recording.keys.https). More make it slower, not faster."""
-_AHEAD: Final = (
-    4  # files handed to each worker in advance, so that none waits; bounds what a stop leaves undone
-)
+_AHEAD: Final = 8
+"""Files handed to each worker in advance: the service is asked on while what it answered is made durable.
 
+Bounds what a stop leaves undone, and how many sidecars become durable together.
+"""
 
 _OF_ONE_FILE: Final = (
     SlotNotMovedError,
@@ -148,7 +150,10 @@ class RewrapTask:
 
 
 class Outcome(enum.Enum):
-    """What became of a file. `done_before`: its slots were under the target, and the key service confirmed it."""
+    """What became of a file; its slots are durable under the target.
+
+    `done_before`: they were there, and the key service confirmed them.
+    """
 
     MOVED = "moved"
     DONE_BEFORE = "done_before"
@@ -171,6 +176,18 @@ class _Listings:
             return self._known[directory].get(key, [])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """What the key service answered about a file: slots that are to be durable before the outcome may be told.
+
+    `files`: as what they may be stored; the first whose generation nobody took counts. None: they are in the head.
+    """
+
+    task: RewrapTask
+    outcome: Outcome
+    files: Iterator[SlotFile] | None
+
+
 def rewrap_file(
     sink: Sink, mover: SlotMover, task: RewrapTask, *, generations: list[int] | None = None
 ) -> Outcome:
@@ -183,127 +200,203 @@ def rewrap_file(
         SlotNotMovedError: no slot of the file is under either key, or the file is not there.
         RecordingError: what the key service or the sink said; nothing was written.
     """
-    notes: list[str] = []
     taken = sink.slot_generations(task.object_key) if generations is None else generations
-    claimed: list[KeySlot] = []
-    for slots in _slot_sets(sink, task, taken, notes):
-        if mover.binds_context and _is_done(mover, slots, task.context, notes):
-            return Outcome.DONE_BEFORE
-        claimed += filter(mover.is_target, slots)
-        moved = _moved(mover, slots, task.context, notes)
-        if moved is not None and moved[0] in claimed:
-            return Outcome.DONE_BEFORE
-        if moved is not None:
-            _store(sink, task, moved, taken)
-            return Outcome.MOVED
-    if _is_done(mover, claimed, task.context, notes):
-        return Outcome.DONE_BEFORE  # it never was under the source
-    told = "".join(f"; {note}" for note in notes)
-    raise SlotNotMovedError(f"{task.context.file_id.hex()}: no slot could be moved{told}")
+    ((_, outcome),) = _store(sink, [_ask(sink, mover, task, taken)])
+    if isinstance(outcome, RecordingError):
+        raise outcome
+    return outcome
 
 
 def rewrap_all(
     sink: Sink, mover: SlotMover, tasks: Iterable[RewrapTask], *, concurrency: int = CONCURRENCY
 ) -> Iterator[tuple[RewrapTask, Outcome | RecordingError]]:
-    """Move many files, `concurrency` at a time; each with what became of it, in no order.
+    """Move many files, `concurrency` requests at a time; each with what became of it, in no order.
 
-    A file that cannot be moved keeps none from being moved after it. Closing the iterator ends the run when the files
-    at work are done. `tasks` is read as far as needed and from the caller's thread.
+    Sidecars are stored by the caller's thread, all that the key service has answered meanwhile together; an outcome
+    is told when its sidecar is durable. A file that cannot be moved keeps none from being moved after it. Closing
+    the iterator ends the run when the files at work are done. `tasks` is read as far as needed and from the caller's
+    thread.
 
     Raises:
         RecordingError: of a kind that every other file would meet too: the service or the store is down or denies.
+        What the service had answered before is stored.
     """
     waiting = iter(tasks)
-    pool = concurrent.futures.ThreadPoolExecutor(concurrency, thread_name_prefix="rewrap")
-    with contextlib.closing(_Work(pool, sink, mover)) as work:
+    with contextlib.closing(_Work(concurrency, sink, mover)) as work:
         work.add(islice(waiting, concurrency * _AHEAD))
         while work.is_busy:
-            for task, outcome in work.wait():
-                yield task, outcome
-                work.add(islice(waiting, 1))
+            answers = work.wait()
+            work.add(islice(waiting, len(answers)))
+            yield from _settled(sink, answers)
+            work.require_service()
+
+
+_Answer = tuple[RewrapTask, _Ready | RecordingError]
 
 
 class _Work:
-    """Files handed to the workers and not yet told about."""
+    """Files that the workers ask the key service about. `add` and `wait` are the caller's thread's."""
 
-    def __init__(self, pool: concurrent.futures.ThreadPoolExecutor, sink: Sink, mover: SlotMover) -> None:
-        self._pool = pool
+    def __init__(self, concurrency: int, sink: Sink, mover: SlotMover) -> None:
+        self._pool = concurrent.futures.ThreadPoolExecutor(concurrency, thread_name_prefix="rewrap")
         self._sink = sink
         self._mover = mover
         self._listings = _Listings(sink)
         self._shared: RecordingError | None = None
-        self._running: dict[concurrent.futures.Future[Outcome], RewrapTask] = {}
+        self._answers: queue.SimpleQueue[concurrent.futures.Future[_Answer]] = queue.SimpleQueue()
+        self._running = 0
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._running)
+        return self._running > 0
 
     def add(self, tasks: Iterable[RewrapTask]) -> None:
+        if self._shared is not None:
+            return
         for task in tasks:
-            self._running[self._pool.submit(self._rewrap, task)] = task
+            self._running += 1
+            self._pool.submit(self._ask, task).add_done_callback(self._answers.put)
 
-    def _rewrap(self, task: RewrapTask) -> Outcome:
+    def _ask(self, task: RewrapTask) -> _Answer:
         """Trouble that every file shares ends the run at once: what waits does not ask any more."""
         if self._shared is not None:
-            raise self._shared
+            return task, self._shared
         try:
             generations = self._listings.generations(task.object_key)
-            return rewrap_file(self._sink, self._mover, task, generations=generations)
-        except _OF_ONE_FILE:
-            raise
+            return task, _ask(self._sink, self._mover, task, generations)
+        except _OF_ONE_FILE as error:
+            return task, error
         except RecordingError as error:
             self._shared = error
-            raise
+            return task, error
 
-    def wait(self) -> list[tuple[RewrapTask, Outcome | RecordingError]]:
-        done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
-        return [(self._running.pop(future), _result(future)) for future in done]
+    def wait(self) -> list[_Answer]:
+        """One answer at least, and all others that are there. Raises what no answer accounts for."""
+        futures = [self._answers.get()]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                futures.append(self._answers.get_nowait())
+        self._running -= len(futures)
+        return [future.result() for future in futures]
+
+    def require_service(self) -> None:
+        """Raise the trouble that all files share, when no answer from before it is on its way any more."""
+        if self._shared is not None and not self.is_busy:
+            raise self._shared
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _result(future: concurrent.futures.Future[Outcome]) -> Outcome | RecordingError:
-    """This file's own trouble is an answer; trouble that all files share is raised."""
-    try:
-        return future.result()
-    except _OF_ONE_FILE as error:
-        return error
+def _settled(sink: Sink, answers: Sequence[_Answer]) -> Iterator[tuple[RewrapTask, Outcome | RecordingError]]:
+    """Store what is to be stored, and tell what became of each file; trouble that all files share is not told."""
+    yield from _store(sink, [answer for _, answer in answers if isinstance(answer, _Ready)])
+    for task, answer in answers:
+        if isinstance(answer, _OF_ONE_FILE):
+            yield task, answer
+
+
+def _store(sink: Sink, ready: Iterable[_Ready]) -> Iterator[tuple[RewrapTask, Outcome | RecordingError]]:
+    """Make the slots durable, together; whose generation somebody took goes on to its next.
+
+    Raises:
+        SinkError: from the sink; then none of what was not told counts as moved.
+    """
+    waiting = list(ready)
+    while waiting:
+        files: dict[str, tuple[_Ready, SlotFile]] = {}
+        for each in waiting:
+            if each.files is None:
+                yield each.task, each.outcome
+            elif (file := next(each.files, None)) is not None:
+                files[file.object_key] = each, file
+            else:
+                yield each.task, _no_generation(each.task)
+        conflicts = {file.object_key for file in sink.put_all_slots([file for _, file in files.values()])}
+        for key, (each, _) in files.items():
+            if key not in conflicts:
+                yield each.task, each.outcome
+        waiting = [each for key, (each, _) in files.items() if key in conflicts]
+
+
+def _no_generation(task: RewrapTask) -> SlotNotMovedError:
+    return SlotNotMovedError(
+        f"{task.context.file_id.hex()}: no generation of slots is left; remove those that are no slots"
+    )
+
+
+def _ask(sink: Sink, mover: SlotMover, task: RewrapTask, taken: list[int]) -> _Ready:
+    """Have the key service move the file's slots, or confirm that they were moved. Nothing is written.
+
+    Raises what `rewrap_file` does.
+    """
+    notes: list[str] = []
+    claimed: dict[KeySlot, SlotFile | None] = {}
+    for file, slots in _slot_sets(sink, task, taken, notes):
+        claims = {slot: file for slot in slots if mover.is_target(slot)}
+        claimed = {**claims, **claimed}  # the highest generation is what a reader tries first
+        if mover.binds_context and (done := _done(mover, claims, task.context, notes)) is not None:
+            return _kept(task, claims[done])
+        moved = _moved(mover, slots, task.context, notes)
+        if moved is not None and moved[0] in claimed:
+            return _kept(task, claimed[moved[0]])
+        if moved is not None:
+            _sidecar(task, 0, moved)  # too many slots are this file's own trouble, and found here
+            files = (_sidecar(task, generation, moved) for generation in _free(sink, task, taken))
+            return _Ready(task=task, outcome=Outcome.MOVED, files=files)
+    if (done := _done(mover, claimed, task.context, notes)) is not None:
+        return _kept(task, claimed[done])  # it never was under the source
+    told = "".join(f"; {note}" for note in notes)
+    raise SlotNotMovedError(f"{task.context.file_id.hex()}: no slot could be moved{told}")
+
+
+def _kept(task: RewrapTask, file: SlotFile | None) -> _Ready:
+    """Slots that are there. Whoever wrote them may have been killed before they were durable, so they are put again."""
+    return _Ready(task=task, outcome=Outcome.DONE_BEFORE, files=None if file is None else iter((file,)))
+
+
+def _sidecar(task: RewrapTask, generation: int, slots: tuple[KeySlot, ...]) -> SlotFile:
+    sidecar = Sidecar(file_id=task.context.file_id, generation=generation, slots=slots)
+    return SlotFile(object_key=task.object_key, generation=generation, data=sidecar.build())
 
 
 def _slot_sets(
     sink: Sink, task: RewrapTask, taken: list[int], notes: list[str]
-) -> Iterator[tuple[KeySlot, ...]]:
+) -> Iterator[tuple[SlotFile | None, tuple[KeySlot, ...]]]:
     """As a reader tries them: sidecars downwards, then what the file itself holds."""
     file_id = task.context.file_id
-    for data in sidecars(sink, task.object_key, generations=taken):
+    found = sidecars(sink, task.object_key, generations=taken)
+    for generation, data in zip(taken, found, strict=True):
+        file = SlotFile(object_key=task.object_key, generation=generation, data=data)
         try:
-            yield parse_sidecar(data, file_id=file_id).slots
+            yield file, parse_sidecar(data, file_id=file_id).slots
         except FormatError as error:
             notes.append(f"sidecar passed over: {error}")
-    with sink.open(task.object_key) as file:
-        head = read_head(file)
+    with sink.open(task.object_key) as stored:
+        head = read_head(stored)
     if (head.core.file_id, head.core.tenant_handle) != (file_id, task.context.tenant_handle):
         raise SlotNotMovedError(f"{file_id.hex()}: the object is another file's or another tenant's")
     try:
-        yield parse_area(head.slots_area)
+        yield None, parse_area(head.slots_area)
     except FormatError as error:
         notes.append(f"slots area passed over: {error}")
 
 
-def _is_done(mover: SlotMover, slots: Iterable[KeySlot], context: KeyContext, notes: list[str]) -> bool:
-    """Asked of the key service: a slot that only says so would have a key taken away that is still needed.
+def _done(
+    mover: SlotMover, claims: Iterable[KeySlot], context: KeyContext, notes: list[str]
+) -> KeySlot | None:
+    """The first that the key service opens: one that only says so would have a key taken away that is still needed.
 
     Where nothing binds a slot to its file, this would take another file's slot for its own.
     """
-    for slot in filter(mover.is_target, slots):
+    for slot in claims:
         try:
             mover.check(slot, context)
         except UnwrapError as error:
             notes.append(str(error))
         else:
-            return True
-    return False
+            return slot
+    return None
 
 
 def _moved(
@@ -317,21 +410,6 @@ def _moved(
         except UnwrapError as error:
             notes.append(str(error))
     return None
-
-
-def _store(sink: Sink, task: RewrapTask, slots: tuple[KeySlot, ...], taken: list[int]) -> None:
-    """As the next generation above those that are sidecars of this file; names that somebody took are left out."""
-    file_id = task.context.file_id
-    for generation in _free(sink, task, taken):
-        sidecar = Sidecar(file_id=file_id, generation=generation, slots=slots)
-        try:
-            sink.put_slots(task.object_key, generation, sidecar.build())
-        except ObjectConflictError:
-            continue  # another run was there since; its slots are as good, and ours go above them
-        return
-    raise SlotNotMovedError(
-        f"{file_id.hex()}: no generation of slots is left; remove those that are no slots"
-    )
 
 
 def _free(sink: Sink, task: RewrapTask, taken: list[int]) -> Iterator[int]:

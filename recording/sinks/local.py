@@ -12,7 +12,7 @@ import io
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
@@ -20,6 +20,7 @@ from typing import BinaryIO, Final, NoReturn
 from recording.format import limits
 from recording.format.manifest import MANIFEST_MAX
 from recording.format.slots import sidecar_generation
+from recording.private_file import UnnamedFile, unnamed_file
 from recording.sinks.sink import (
     NO_RETENTION,
     ObjectConflictError,
@@ -29,6 +30,7 @@ from recording.sinks.sink import (
     SinkError,
     SinkRefusedError,
     SinkUnavailableError,
+    SlotFile,
     by_object,
     check_directory,
     check_key,
@@ -91,11 +93,43 @@ class LocalSink:
                 raise ObjectMissingError(f"no object {key}") from error
 
     def put_slots(self, key: str, generation: int, data: bytes) -> None:
-        target = self._directory / sidecar_key(key, generation)
-        with _translated(target):
-            _make_directories(target.parent, below=self._directory)
-            _write_beside(io.BytesIO(data), target)
-            _sync_directory(target.parent)
+        if self.put_all_slots([SlotFile(object_key=key, generation=generation, data=data)]):
+            raise _conflict(sidecar_key(key, generation))
+
+    def put_all_slots(self, files: Sequence[SlotFile]) -> list[SlotFile]:
+        targets = [self._directory / sidecar_key(each.object_key, each.generation) for each in files]
+        with _translated(self._directory):
+            are_stored = self._write_all([each.data for each in files], targets)
+        return [file for file, is_stored in zip(files, are_stored, strict=True) if not is_stored]
+
+    def _write_all(self, contents: Sequence[bytes], targets: Sequence[Path]) -> list[bool]:
+        """Small files, each create-only, durable together. False: something else is there.
+
+        All are on their way to the disk before the first is waited for, so that the file system needs few commits
+        of its journal; none gets its name before it is there; the names are then made durable by directory.
+        """
+        with contextlib.ExitStack() as stack:
+            directories = {}
+            for parent in {target.parent for target in targets}:
+                _make_directories(parent, below=self._directory)
+                directories[parent] = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, directories[parent])
+            new = []
+            for content, target in zip(contents, targets, strict=True):
+                each = stack.enter_context(unnamed_file(target, directories[target.parent]))
+                each.file.write(content)
+                each.file.flush()
+                os.posix_fadvise(each.file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write it out
+                new.append(each)
+            for each in new:
+                os.fsync(each.file.fileno())
+            are_stored = [
+                _link(each, io.BytesIO(content), target)
+                for each, content, target in zip(new, contents, targets, strict=True)
+            ]
+            for directory in directories.values():
+                os.fsync(directory)
+        return are_stored
 
     def slot_generations(self, key: str) -> list[int]:
         directory, file_id = self.path(key).parent, file_id_of(key)
@@ -124,10 +158,8 @@ class LocalSink:
 
     def put_manifest(self, key: str, data: bytes) -> None:
         target = self._directory / manifest_key(key)
-        with _translated(target), contextlib.suppress(ObjectConflictError):
-            _make_directories(target.parent, below=self._directory)
-            _write_beside(io.BytesIO(data), target)
-            _sync_directory(target.parent)
+        with _translated(target):
+            self._write_all([data], [target])
 
     def manifest(self, key: str) -> bytes | None:
         path = self._directory / manifest_key(key)
@@ -203,8 +235,12 @@ class LocalSink:
     def _place(self, source: Path, target: Path) -> None:
         try:
             os.link(source, target)
-        except FileExistsError:
-            _require_same(source, target)
+        except FileExistsError as error:
+            if source.samefile(target):
+                return
+            with source.open("rb") as ours:
+                if not _is_same(ours, target):
+                    raise _conflict(target.name) from error
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -212,43 +248,43 @@ class LocalSink:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Across file systems: a durable copy under another name beside `target`, then linked into place."""
-    with source.open("rb") as original:
-        _write_beside(original, target)
-
-
-def _write_beside(original: BinaryIO, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    """Across file systems: a durable copy in the directory of `target`, then linked into place."""
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
-        with open(fd, "wb") as copy:  # noqa: PTH123  # a descriptor, not a path
-            shutil.copyfileobj(original, copy, _COMPARE_BYTES)
-            copy.flush()
-            os.fsync(fd)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            _require_same(temporary, target)
+        with source.open("rb") as original, unnamed_file(target, directory) as copy:
+            shutil.copyfileobj(original, copy.file, _COMPARE_BYTES)
+            copy.file.flush()
+            os.fsync(copy.file.fileno())
+            original.seek(0)
+            if not _link(copy, original, target):
+                raise _conflict(target.name)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(directory)
 
 
-def _require_same(source: Path, target: Path) -> None:
-    """The object is there already: from an attempt of ours if its content is that of `source`."""
-    if source.samefile(target):
-        return
-    with source.open("rb") as ours, target.open("rb") as theirs:
-        while True:
-            block = ours.read(_COMPARE_BYTES)
-            if block != theirs.read(_COMPARE_BYTES):
-                raise ObjectConflictError(f"{target.name} exists with other content; it was left as it is")
-            if not block:
-                break
-    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+def _link(new: UnnamedFile, ours: BinaryIO, target: Path) -> bool:
+    """Give the file its name, or find that the same content has it already; False: other content."""
     try:
-        os.fsync(fd)  # whoever put it there may not have got so far
-    finally:
-        os.close(fd)
+        new.link()
+    except FileExistsError:
+        return _is_same(ours, target)
+    return True
+
+
+def _is_same(ours: BinaryIO, target: Path) -> bool:
+    """Whether the object that is there is from an attempt of ours; then it is durable afterwards, but for its name."""
+    with target.open("rb") as theirs:
+        while block := ours.read(_COMPARE_BYTES):
+            if theirs.read(len(block)) != block:
+                return False
+        if theirs.read(1):
+            return False
+        os.fsync(theirs.fileno())  # whoever put it there may not have got so far
+    return True
+
+
+def _conflict(name: str) -> ObjectConflictError:
+    return ObjectConflictError(f"{name} exists with other content; it was left as it is")
 
 
 def _present(target: Path) -> int:

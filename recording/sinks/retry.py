@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from recording.sinks.sink import ObjectName, Retention, Sink, SinkUnavailableError
+from recording.sinks.sink import ObjectName, Retention, Sink, SinkUnavailableError, SlotFile
 
 ATTEMPTS: Final = 4
 FIRST_PAUSE_S: Final = 0.2
@@ -60,6 +60,9 @@ class RetryingSink:
 
     def put_slots(self, key: str, generation: int, data: bytes) -> None:
         self._repeated(lambda: self._sink.put_slots(key, generation, data))
+
+    def put_all_slots(self, files: Sequence[SlotFile]) -> list[SlotFile]:
+        return self._repeated(lambda: self._sink.put_all_slots(files))
 
     def slot_generations(self, key: str) -> list[int]:
         return self._repeated(lambda: self._sink.slot_generations(key))

@@ -8,7 +8,8 @@ Source: Amazon S3 API reference; docs/recording-format.md, Crash, truncation, ta
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ from recording.sinks.sink import (
     Retention,
     SinkRefusedError,
     SinkUnavailableError,
+    SlotFile,
     by_object,
     check_directory,
     check_key,
@@ -50,6 +52,7 @@ from recording.sinks.sink import (
 from recording.sinks.upload_state import md5_of, multipart_etag, read_upload, split
 
 _COMPARE_BYTES: Final = 1 << 20
+_SIDECARS_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +211,18 @@ class S3Sink:
             )
         if found.etag != md5_of(data) and self._read(whole) != data:
             raise ObjectConflictError(f"{whole} exists with other content; it was left as it is")
+
+    def put_all_slots(self, files: Sequence[SlotFile]) -> list[SlotFile]:
+        with ThreadPoolExecutor(_SIDECARS_AT_ONCE, thread_name_prefix="slots") as pool:
+            are_stored = list(pool.map(self._is_stored, files))
+        return [file for file, is_stored in zip(files, are_stored, strict=True) if not is_stored]
+
+    def _is_stored(self, file: SlotFile) -> bool:
+        try:
+            self.put_slots(file.object_key, file.generation, file.data)
+        except ObjectConflictError:
+            return False
+        return True
 
     def slot_generations(self, key: str) -> list[int]:
         stem, file_id = self._key(key).removesuffix(EXTENSION) + ".", file_id_of(key)

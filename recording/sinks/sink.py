@@ -200,6 +200,15 @@ def month_of(key: str) -> datetime:
     return datetime(int(year), int(month), 1, tzinfo=UTC)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotFile:
+    """A sidecar on its way into the store: the object it belongs to, and its bytes."""
+
+    object_key: str
+    generation: int
+    data: bytes
+
+
 class Sink(Protocol):
     """A store that may block and may fail. The recorder calls it from the uploader thread only.
 
@@ -256,6 +265,18 @@ class Sink(Protocol):
             SinkUnavailableError, SinkRefusedError: nothing was stored.
             ObjectConflictError: this generation exists with other content, which was left as it is.
             ObjectMissingError: `key` or `generation` is none.
+        """
+        ...
+
+    def put_all_slots(self, files: Sequence[SlotFile]) -> list[SlotFile]:
+        """As `put_slots` of each, made durable together; on return all are but those that are returned.
+
+        Returns:
+            Those whose generation exists with other content, which was left as it is.
+
+        Raises:
+            SinkUnavailableError, SinkRefusedError: any of them may be stored; storing them again is safe.
+            ObjectMissingError: a key or generation is none.
         """
         ...
 

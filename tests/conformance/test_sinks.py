@@ -24,6 +24,7 @@ from recording.sinks.sink import (
     ObjectName,
     Sink,
     SinkRefusedError,
+    SlotFile,
     directory_of,
     sidecars,
 )
@@ -260,6 +261,16 @@ def test_slots_are_never_replaced_and_the_same_again_succeeds(sink: Sink) -> Non
         with pytest.raises(ObjectConflictError):
             sink.put_slots(KEY, 1, other)
     assert sink.slots(KEY, 1) == b"one"
+
+
+def test_many_slots_are_stored_together_and_a_conflict_keeps_none_of_the_others_out(sink: Sink) -> None:
+    keys = [KEY.replace("46" * 16, f"{n:02x}" * 16) for n in range(4)]
+    sink.put_slots(keys[1], 1, b"theirs")
+    sink.put_slots(keys[2], 1, b"ours")
+    files = [SlotFile(object_key=key, generation=1, data=b"ours") for key in keys]
+    assert sink.put_all_slots(files) == [files[1]]
+    assert [sink.slots(key, 1) for key in keys] == [b"ours", b"theirs", b"ours", b"ours"]
+    assert sink.put_all_slots([]) == []
 
 
 def test_slots_of_another_object_are_not_its_own(sink: Sink) -> None:

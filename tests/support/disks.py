@@ -73,9 +73,9 @@ class SyncLog:
             self.done.append(("sync", Path(f"/proc/self/fd/{fd}").readlink().name))
             fsync(fd)
 
-        def logged_link(source: Path, target: Path) -> None:
-            link(source, target)
-            self.done.append(("link", target.name))
+        def logged_link(source: Path | str, target: Path | str, **places: int) -> None:
+            link(source, target, **places)
+            self.done.append(("link", Path(target).name))
 
         def logged_rename(source: Path, target: Path) -> Path:
             self.done.append(("rename", target.name))

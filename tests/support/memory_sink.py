@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from recording.sinks.sink import (
     ObjectName,
     Retention,
     SinkError,
+    SlotFile,
     check_directory,
     check_key,
     sidecar_key,
@@ -78,6 +79,15 @@ class MemorySink:
         sidecar_key(key, generation)
         if self.sidecars.setdefault((key, generation), data) != data:
             raise ObjectConflictError(f"generation {generation} of {key} exists with other content")
+
+    def put_all_slots(self, files: Sequence[SlotFile]) -> list[SlotFile]:
+        conflicts = []
+        for file in files:
+            try:
+                self.put_slots(file.object_key, file.generation, file.data)
+            except ObjectConflictError:
+                conflicts.append(file)
+        return conflicts
 
     def slot_generations(self, key: str) -> list[int]:
         check_key(key)

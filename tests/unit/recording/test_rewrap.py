@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from recording.keys.provider import KeyContext
 from recording.keys.rewrap import BetweenKeys, NewestVersion, Outcome, RewrapTask, rewrap_all, rewrap_file
 from recording.settings import LocalKeySettings
 from recording.sinks.local import LocalSink
-from recording.sinks.sink import Sink
+from recording.sinks.sink import Sink, SinkUnavailableError, SlotFile
 from support.memory_sink import MemorySink
 from support.stored import PCM, Stored, read_with, store
 
@@ -240,6 +240,44 @@ def test_a_directory_is_listed_once(place: Place, monkeypatch: pytest.MonkeyPatc
     outcomes = [outcome for _, outcome in rewrap_all(place.sink, place.mover, [each.task for each in stored])]
     assert outcomes == [Outcome.MOVED] * 10
     assert len(listed) == 1
+
+
+def test_slots_that_are_there_are_stored_again_before_the_old_key_may_go(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed may have written them without making them durable."""
+    stored = [place.store() for _ in range(3)]
+    list(rewrap_all(place.sink, place.mover, [each.task for each in stored]))
+    before = {each.key: place.sink.slots(each.key, 1) for each in stored}
+    put: dict[str, bytes] = {}
+    put_all = place.sink.put_all_slots
+
+    def noting(files: Sequence[SlotFile]) -> list[SlotFile]:
+        put.update({file.object_key: file.data for file in files})
+        return put_all(files)
+
+    monkeypatch.setattr(place.sink, "put_all_slots", noting)
+    outcomes = [outcome for _, outcome in rewrap_all(place.sink, place.mover, [each.task for each in stored])]
+    assert outcomes == [Outcome.DONE_BEFORE] * 3
+    assert put == before
+
+
+def test_nothing_is_told_of_files_that_the_store_did_not_take(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = [place.store() for _ in range(6)]
+
+    def full(files: Sequence[SlotFile]) -> list[SlotFile]:
+        raise SinkUnavailableError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place.sink, "put_all_slots", full)
+        told = rewrap_all(place.sink, place.mover, [each.task for each in stored])
+        with pytest.raises(SinkUnavailableError):
+            next(told)
+    assert [place.sink.slot_generations(each.key) for each in stored] == [[]] * 6
+    outcomes = [outcome for _, outcome in rewrap_all(place.sink, place.mover, [each.task for each in stored])]
+    assert outcomes == [Outcome.MOVED] * 6
 
 
 def test_tasks_are_taken_as_they_are_needed(place: Place) -> None:

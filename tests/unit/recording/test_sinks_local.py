@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,13 @@ import pytest
 
 from recording.sinks.local import LocalSink
 from recording.sinks.retry import ATTEMPTS, RetryingSink
-from recording.sinks.sink import ObjectConflictError, ObjectName, SinkRefusedError, SinkUnavailableError
+from recording.sinks.sink import (
+    ObjectConflictError,
+    ObjectName,
+    SinkRefusedError,
+    SinkUnavailableError,
+    SlotFile,
+)
 from support.disks import SyncLog
 from support.memory_sink import MemorySink
 
@@ -140,9 +147,31 @@ def test_a_copy_is_durable_before_it_has_its_name(
         sink.path(NAME.key).parent.mkdir(parents=True)
         log = SyncLog(monkeypatch)
         sink.put(source, NAME)
-    (first, temporary), second, third = log.done
+    (first, unnamed), second, third = log.done
     assert (first, second, third) == ("sync", ("link", f"{NAME.file_id.hex()}.crec"), ("sync", "01"))
-    assert temporary.startswith(f".{NAME.file_id.hex()}.crec.")
+    assert unnamed.endswith("(deleted)"), "it has no name before"
+
+
+def test_many_sidecars_are_durable_before_the_first_has_its_name_and_each_directory_is_synced_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = LocalSink(tmp_path / "store")
+    keys = [replace(NAME, file_id=bytes([n]) * 16).key for n in range(5)]
+    sink.path(keys[0]).parent.mkdir(parents=True)
+    log = SyncLog(monkeypatch)
+    assert sink.put_all_slots([SlotFile(object_key=key, generation=1, data=b"x") for key in keys]) == []
+    assert [what for what, _ in log.done] == ["sync"] * 5 + ["link"] * 5 + ["sync"]
+    assert log.done[-1] == ("sync", "01")
+
+
+def test_a_sidecar_that_is_there_already_is_made_durable_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = LocalSink(tmp_path / "store")
+    sink.put_slots(NAME.key, 1, b"x")
+    log = SyncLog(monkeypatch)
+    sink.put_slots(NAME.key, 1, b"x")
+    assert log.done[1:] == [("sync", f"{NAME.file_id.hex()}.1.slots"), ("sync", "01")]
 
 
 def test_an_object_that_is_not_whole_after_all_is_noticed(
