@@ -1,8 +1,8 @@
 """`python -m tests`: the whole suite in two phases, as `make test` runs it; arguments go to pytest.
 
 First the tests that may share the machine, several at a time: a few worker processes take one file after another, each
-with servers of its own. Then, one by one, the tests marked `alone`: their verdict hangs on when something happens.
-The closing line counts both phases, and the exit code is 0 only if nothing failed in either.
+with servers of its own. Then, one by one, the tests marked `alone`: their verdict hangs on time, or on what else
+the machine does. The closing line counts both phases, and the exit code is 0 only if nothing failed in either.
 """
 
 from __future__ import annotations

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from b2bua.config import load
 from b2bua.demo.incoming import Answering
 from b2bua.demo.stream import MediaSource
 from b2bua.journal.head import HeadFile
 from support.audited import read_audit, sealed_lines
+from support.command import b2bua
 from support.edge import Edge, edge, serving
 from support.endpoint import babble, run
 
 COMMIT_S = 0.5
 """What a commit may take on a machine that does other things too, besides the interval that is waited for."""
-
-
-def b2bua(*arguments: str) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "b2bua", *arguments, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
 
 
 def sound() -> MediaSource:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,11 +12,11 @@ from b2bua.demo.call import EndCause
 from b2bua.demo.incoming import Answering
 from b2bua.demo.outgoing import Invitation, OutgoingCall
 from recording.index import IndexState, RecordingIndex
+from support.disks import small_disk
 from support.edge import Edge, Parties, edge
 from support.endpoint import run
 from support.kms import REGION, TEST_CREDENTIALS, MotoKMS
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
 EMERGENCY = "112"
 
 
@@ -31,16 +29,9 @@ def kms(tmp_path: Path) -> Iterator[MotoKMS]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB for the spool."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
-    mount_point = tmp_path / "small"
-    mount_point.mkdir()
-    if _LIBC.mount(b"tmpfs", bytes(mount_point), b"tmpfs", 0, b"size=4m,mode=0700"):
-        pytest.skip(f"mount: {os.strerror(ctypes.get_errno())}")
-    yield mount_point
-    assert _LIBC.umount2(bytes(mount_point), 2) == 0
+def spool_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", size_kib=4096) as mount_point:
+        yield mount_point
 
 
 def with_kms(server: MotoKMS, policy: str) -> Callable[[str], str]:
@@ -162,14 +153,14 @@ def fill(disk: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", ["required", "best-effort"])
-def test_a_disk_that_fills_up_in_a_call(tmp_path: Path, small_disk: Path, policy: str) -> None:
+def test_a_disk_that_fills_up_in_a_call(tmp_path: Path, spool_disk: Path, policy: str) -> None:
     """required: both legs get BYE; best-effort: the call goes on. What was sealed before is kept either way."""
 
     async def scenario(served: Edge) -> None:
         async with served.parties(Answering()) as p:
             call, other = await p.established()
             await call.stream.wait_heard(1.5, timeout_s=8)
-            fill(small_disk)
+            fill(spool_disk)
             await asyncio.to_thread(served.wait_audit, lambda line: line["event"] == "recording_failed")
             if policy == "required":
                 assert (await call.wait_ended()).cause is EndCause.BYE
@@ -184,9 +175,9 @@ def test_a_disk_that_fills_up_in_a_call(tmp_path: Path, small_disk: Path, policy
             assert (refused.responses[-1].status == 503) is (policy == "required")
             if policy == "best-effort":
                 await refused.hang_up()
-            (small_disk / "filler").unlink()
+            (spool_disk / "filler").unlink()
 
-    with edge(tmp_path, edit=with_spool(small_disk, policy)) as served:
+    with edge(tmp_path, edit=with_spool(spool_disk, policy)) as served:
         run(scenario(served), limit_s=60)
         assert served.stop() == 0
         assert states(served) == [IndexState.INCOMPLETE]

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,22 +15,12 @@ from b2bua.demo.incoming import Answering
 from b2bua.demo.stream import MediaSource
 from recording.keys.build import build_providers, slot_keys
 from recording.reader import open_recording
+from support.command import b2bua
 from support.edge import Edge, edge, serving
 from support.endpoint import babble, run
 
 MEASURING_S = 0.25
 """Between the first audio and its time stamp, and between the signal and the death: not the recorder's loss."""
-
-
-def b2bua(*arguments: str) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "b2bua", *arguments, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, json.loads(done.stdout)
 
 
 @pytest.mark.alone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import subprocess
@@ -22,22 +21,14 @@ from recording.spool import Spool
 from recording.spool_file import SpooledSegment
 from recording.uploader import Uploader
 from recording.verify import RecordingState, verify
+from support.disks import small_disk
 from support.spooled import RECORD_LEN, Segment, make_segment, prefix_audio
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """One mebibyte of tmpfs."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system; the test with RLIMIT_FSIZE runs for everybody")
-    mount_point = tmp_path / "small"
-    mount_point.mkdir()
-    if _LIBC.mount(b"tmpfs", bytes(mount_point), b"tmpfs", 0, b"size=1m,mode=0700"):
-        pytest.skip(f"mount: {os.strerror(ctypes.get_errno())}")
-    yield mount_point
-    assert _LIBC.umount2(bytes(mount_point), 2) == 0
+def spool_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", size_kib=1024) as mount_point:
+        yield mount_point
 
 
 class Rig:
@@ -89,9 +80,9 @@ def make_rig(tmp_path: Path) -> Iterator[Callable[[Path], Rig]]:
 
 
 def test_what_was_sealed_before_the_disk_was_full_is_kept(
-    small_disk: Path, tmp_path: Path, make_rig: Callable[[Path], Rig]
+    spool_disk: Path, tmp_path: Path, make_rig: Callable[[Path], Rig]
 ) -> None:
-    rig = make_rig(small_disk)
+    rig = make_rig(spool_disk)
     assert rig.spool.has_space
     big = make_segment(600)
     assert len(big.content) > 2 << 20
@@ -120,10 +111,10 @@ def test_what_was_sealed_before_the_disk_was_full_is_kept(
 
 
 def test_a_full_disk_admits_nobody_and_room_is_noticed(
-    small_disk: Path, make_rig: Callable[[Path], Rig]
+    spool_disk: Path, make_rig: Callable[[Path], Rig]
 ) -> None:
-    rig = make_rig(small_disk)
-    ballast = small_disk / "ballast"
+    rig = make_rig(spool_disk)
+    ballast = spool_disk / "ballast"
     ballast.write_bytes(bytes(900 * 1024))
     rig.spool.flush(5)
     assert not rig.spool.has_space
@@ -133,10 +124,10 @@ def test_a_full_disk_admits_nobody_and_room_is_noticed(
 
 
 def test_a_disk_that_gets_room_in_time_costs_nothing(
-    small_disk: Path, make_rig: Callable[[Path], Rig]
+    spool_disk: Path, make_rig: Callable[[Path], Rig]
 ) -> None:
-    rig = make_rig(small_disk)
-    ballast = small_disk / "ballast"
+    rig = make_rig(spool_disk)
+    ballast = spool_disk / "ballast"
     ballast.write_bytes(bytes(900 * 1024))
     segment = make_segment(100)
     rig.write(segment)

@@ -16,7 +16,10 @@ from b2bua.demo.stream import MediaSource
 from support.capture import LoopbackCapture, audible_frames, search
 from support.endpoint import LOCALHOST, babble, rig, run
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="packet capture needs root")
+pytestmark = [
+    pytest.mark.alone,  # all that goes over the loopback is looked at, and must fit a buffer
+    pytest.mark.skipif(os.geteuid() != 0, reason="packet capture needs root"),
+]
 
 SPOKEN = babble(1.0, seed=21)
 

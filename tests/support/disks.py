@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from recording.spool_file import Disk
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_MNT_DETACH = 2  # linux/fs.h
+
+
+@contextlib.contextmanager
+def small_disk(mount_point: Path, *, size_kib: int) -> Iterator[Path]:
+    """A file system of that size in memory; the test is skipped where none can be mounted."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file system")
+    mount_point.mkdir()
+    if _LIBC.mount(b"tmpfs", bytes(mount_point), b"tmpfs", 0, f"size={size_kib}k,mode=0700".encode()):
+        pytest.skip(f"mount: {os.strerror(ctypes.get_errno())}")
+    yield mount_point
+    assert _LIBC.umount2(bytes(mount_point), _MNT_DETACH) == 0
 
 
 class FaultyDisk:

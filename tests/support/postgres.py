@@ -19,14 +19,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psycopg
 
 from recording.settings import PostgreSQLSettings
 from support.kms import ServerFiles, issue_server_files
 from support.ports import Ports
+from support.server import Server
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 START_TIMEOUT_S = 60.0
@@ -58,7 +57,7 @@ def _account() -> _Account:
     return _Account(entry.pw_uid, entry.pw_gid)
 
 
-class PostgreSQL:
+class PostgreSQL(Server):
     """One server. `max_tls` makes one that cannot do better, to be refused."""
 
     def __init__(self, directory: Path, *, max_tls: str = "TLSv1.3") -> None:
@@ -74,21 +73,8 @@ class PostgreSQL:
         self._password = secrets.token_hex(16)
         self._passfile = directory / "pgpass"
 
-    def __enter__(self) -> Self:
-        try:
-            self._make_cluster()
-            self.start()
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Stop for good: nothing of it is left."""
         self.stop()
         self._home.cleanup()
         self._ports.close()
@@ -127,7 +113,9 @@ class PostgreSQL:
             return [] if cursor.description is None else cursor.fetchall()
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Returns when it answers; the first time, a cluster is made."""
+        if not self._data.exists():
+            self._make_cluster()
         self._passfile.write_text(f"127.0.0.1:{self.port}:*:{USER}:{self._password}\n")
         self._passfile.chmod(0o600)
         self._process = subprocess.Popen(

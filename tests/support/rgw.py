@@ -21,8 +21,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import boto3
 import pytest
@@ -31,6 +30,7 @@ from botocore.config import Config
 from recording.settings import PART_MIN_BYTES
 from support.kms import ServerFiles, issue_server_files
 from support.ports import Ports
+from support.server import Server
 
 REGION: Final = "default"
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -136,7 +136,7 @@ class Credentials:
         return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
 
 
-class RGW:
+class RGW(Server):
     """The gateway and what it needs. `owner` owns the buckets; `uploader` is let in by their policies."""
 
     def __init__(self, directory: Path, *, part_min_bytes: int = PART_MIN_BYTES) -> None:
@@ -154,19 +154,6 @@ class RGW:
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self._port}"
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop for good: the ports are anybody's again."""
