@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 from b2bua import log
 from b2bua.cli import output
@@ -75,6 +76,19 @@ def run_command(arguments: argparse.Namespace) -> int:
     return code
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **settings)
+
+    def __call__(self, *_: Any) -> NoReturn:
+        import importlib.metadata  # noqa: PLC0415 - of use to this alone, and slow to load
+
+        output.print_line(f"sealtrunk {importlib.metadata.version('sealtrunk')}")
+        sys.exit(0)
+
+
 def build_parser(names: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
     """The parser with the commands `names`. Loading only the one that is asked for keeps the others' libraries out."""
     parser = argparse.ArgumentParser(
@@ -84,6 +98,7 @@ def build_parser(names: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in names:
         module = f"{__package__}.{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import ipaddress
 import os
 import re
@@ -15,6 +16,9 @@ from b2bua.posture.report import Level, Row, Safeguard
 from b2bua.settings import Listener
 
 PROC = Path("/proc")
+_TIMEX_BYTES = 256
+"""All zero it only asks; 208 are used. Source: adjtimex(2), sys/timex.h."""
+_TIME_ERROR = 5
 _LISTEN = "0A"
 """Source: proc_net_tcp in the kernel's documentation; the state column of /proc/net/tcp."""
 
@@ -31,10 +35,11 @@ class ProcessFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFacts:
-    """What concerns every process of the machine."""
+    """What concerns every process of the machine. `is_clock_synchronised` None: the kernel does not say."""
 
     swap_devices: tuple[str, ...]
     core_pattern: str
+    is_clock_synchronised: bool | None
 
 
 def ask_process(listener: Listener) -> Sequence[Row]:
@@ -120,11 +125,34 @@ def _is_dumpable(status: str, owner: int) -> bool | None:
 
 
 def read_machine() -> MachineFacts:
-    """Swap and what becomes of core dumps."""
+    """Swap, what becomes of core dumps, and the clock."""
     swaps = (PROC / "swaps").read_text().splitlines()[1:]
     return MachineFacts(
         swap_devices=tuple(line.split()[0] for line in swaps),
         core_pattern=(PROC / "sys/kernel/core_pattern").read_text().strip(),
+        is_clock_synchronised=_is_clock_synchronised(),
+    )
+
+
+def _is_clock_synchronised() -> bool | None:
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def judge_clock(machine: MachineFacts) -> Row:
+    """Certificates, retention and Object Lock go by it."""
+    finding, level = {
+        True: ("held to be synchronised; whether it is right is not known here", Level.OK),
+        False: ("not synchronised: retention and certificates go by it", Level.ATTENTION),
+        None: ("not known: the kernel does not say", Level.UNKNOWN),
+    }[machine.is_clock_synchronised]
+    return Row(
+        key="machine.clock",
+        safeguard=Safeguard.INTEGRITY,
+        subject="clock of the machine",
+        finding=finding,
+        evidence="the kernel's clock state (adjtimex)",
+        level=level,
     )
 
 
@@ -156,10 +184,11 @@ def judge_core(facts: ProcessFacts) -> Row:
 
 
 def judge_machine(machine: MachineFacts, facts: ProcessFacts | None) -> Sequence[Row]:
-    """Ways in which memory can reach a disk all the same."""
+    """The clock, and ways in which memory can reach a disk all the same."""
     is_piped = machine.core_pattern.startswith("|")
     is_open = is_piped and (facts is None or facts.is_dumpable is not False)
     rows = [
+        judge_clock(machine),
         Row(
             key="machine.core_pattern",
             safeguard=Safeguard.AT_REST,
@@ -168,7 +197,7 @@ def judge_machine(machine: MachineFacts, facts: ProcessFacts | None) -> Sequence
             evidence="/proc/sys/kernel/core_pattern"
             + ("" if facts is None else f", owner of /proc/{facts.pid}/limits"),
             level=Level.ATTENTION if is_open else Level.OK,
-        )
+        ),
     ]
     locked = None if facts is None else facts.locked_kib
     rows.append(

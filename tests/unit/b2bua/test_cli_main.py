@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import os
 import pkgutil
 import subprocess
@@ -45,6 +46,13 @@ def test_no_command_is_an_error_that_lists_them(capsys: pytest.CaptureFixture[st
         main([])
     assert caught.value.code == 2
     assert "COMMAND" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"sealtrunk {importlib.metadata.version('sealtrunk')}\n"
 
 
 def all_errors(root: type[Exception]) -> set[type[Exception]]:

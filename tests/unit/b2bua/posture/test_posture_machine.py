@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
+import sys
+
 import pytest
 
 from b2bua.posture.modules import ModuleFacts, judge_fips, judge_module
-from b2bua.posture.process import MachineFacts, ProcessFacts, judge_core, judge_machine, judge_service
+from b2bua.posture.process import (
+    ProcessFacts,
+    judge_clock,
+    judge_core,
+    judge_machine,
+    judge_service,
+    read_machine,
+)
 from b2bua.posture.report import Level, Row
 from b2bua.settings import Listener, PostureSettings
 from support.posture import find
@@ -88,7 +99,9 @@ def test_core_dumps_must_be_off_for_good() -> None:
 
 def test_a_handler_that_dumps_are_piped_to_needs_attention() -> None:
     def rows(pattern: str, swap: tuple[str, ...] = ()) -> list[Row]:
-        return list(judge_machine(MachineFacts(swap_devices=swap, core_pattern=pattern), None))
+        return list(
+            judge_machine(dataclasses.replace(read_machine(), swap_devices=swap, core_pattern=pattern), None)
+        )
 
     assert find(rows("core"), "machine.core_pattern").level is Level.OK
     piped = find(rows("|/usr/lib/systemd/systemd-coredump %P"), "machine.core_pattern")
@@ -96,10 +109,30 @@ def test_a_handler_that_dumps_are_piped_to_needs_attention() -> None:
     assert "/usr/lib/systemd/systemd-coredump," in piped.finding
     for is_dumpable, level in ((False, Level.OK), (None, Level.ATTENTION), (True, Level.ATTENTION)):
         facts = ProcessFacts(pid=1, core_limits=("0", "0"), locked_kib=0, is_dumpable=is_dumpable)
-        machine = MachineFacts(swap_devices=(), core_pattern="|/bin/handler %P")
+        machine = dataclasses.replace(read_machine(), core_pattern="|/bin/handler %P")
         assert find(list(judge_machine(machine, facts)), "machine.core_pattern").level is level
     assert find(rows("core"), "machine.swap").level is Level.OK
     assert find(rows("core", ("/dev/sda2",)), "machine.swap").level is Level.ATTENTION
+
+
+@pytest.mark.parametrize(
+    ("synchronised", "level"), [(True, Level.OK), (False, Level.ATTENTION), (None, Level.UNKNOWN)]
+)
+def test_a_clock_that_nobody_sets_needs_attention(synchronised: bool | None, level: Level) -> None:
+    machine = dataclasses.replace(read_machine(), is_clock_synchronised=synchronised)
+    assert judge_clock(machine).level is level
+
+
+def test_the_kernel_says_of_its_clock_what_it_says_to_others() -> None:
+    """Bit 0x40 of the status is STA_UNSYNC. Source: adjtimex(2)."""
+    buffer = ctypes.create_string_buffer(256)
+    state = ctypes.CDLL(None).adjtimex(buffer)
+    status = int.from_bytes(buffer[40:44], sys.byteorder)
+    assert state >= 0
+    if status & 0x40:
+        assert read_machine().is_clock_synchronised is False
+    elif state == 0:
+        assert read_machine().is_clock_synchronised is True
 
 
 def test_a_service_that_does_not_run_needs_attention() -> None:
