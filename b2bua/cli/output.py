@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,6 +16,15 @@ _PIPE_WIDTH = 240
 """Columns where the output is no terminal: wide enough that a path or fingerprint isn't folded."""
 
 
+_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, or turns the order of what stands there; a Call-ID of a peer's may hold any."""
+
+
+def showable(text: str) -> str:
+    """The text with what a terminal would act on written out."""
+    return _UNSHOWABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def print_json(value: Mapping[str, object]) -> None:
     """One JSON object on standard output."""
     sys.stdout.write(f"{json.dumps(value, indent=2)}\n")
@@ -22,24 +32,24 @@ def print_json(value: Mapping[str, object]) -> None:
 
 def print_line(text: str = "") -> None:
     """A line of a result."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{showable(text)}\n")
 
 
 def print_error(text: str) -> None:
     """Each line of an error, on standard error."""
     for line in text.splitlines():
-        sys.stderr.write(f"b2bua: {line}\n")
+        sys.stderr.write(f"b2bua: {showable(line)}\n")
 
 
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
 ) -> None:
-    """A table of a result. Cells are shown as they are, not as markup."""
+    """A table of a result. Cells are no markup, and nothing in them reaches the terminal but characters."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("-" if cell is None else showable(str(cell))) for cell in row))
     target = console(stderr=False)
     with target.capture() as captured:
         target.print(table)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import recording
+from b2bua.cli import output
 from b2bua.cli.main import INTERRUPTED, OUTPUT_CLOSED, build_parser, main, run_command
 from b2bua.errors import B2BUAError
 from recording.errors import RecordingError
@@ -53,6 +54,17 @@ def test_the_version_is_that_of_what_is_installed(capsys: pytest.CaptureFixture[
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"sealtrunk {importlib.metadata.version('sealtrunk')}\n"
+
+
+def test_what_peers_wrote_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Call-ID is shown to operators; an escape sequence in one could rewrite what they see."""
+    said = "id\x1b[2J\x9b1A\u202e@h"
+    output.print_table(["what"], [[said]])
+    output.print_line(said)
+    output.print_error(f"{said}\nz\u00fcrich \U0001f512")
+    printed = capsys.readouterr()
+    assert printed.out.count("id\\u001b[2J\\u009b1A\\u202e@h") == 2
+    assert printed.err == "b2bua: id\\u001b[2J\\u009b1A\\u202e@h\nb2bua: z\u00fcrich \U0001f512\n"
 
 
 def all_errors(root: type[Exception]) -> set[type[Exception]]:
