@@ -27,6 +27,7 @@ from b2bua.demo.incoming import Answering
 from b2bua.demo.rtp import event_payloads
 from b2bua.demo.stream import MediaSource
 from b2bua.errors import RefusedCommandError
+from b2bua.posture.running import MonitorSettings, read_samples, scrape
 from b2bua.sip.digits import BURST, MOST_PER_S
 from recording.format.content import EventKind, RecordingEvent, parse_event
 from recording.format.record import RecordType
@@ -349,6 +350,43 @@ def test_a_flood_of_digits_costs_its_sender_digits_and_nobody_anything_else(spli
     run(scenario(), limit_s=60)
     events = kept(split, known).positions(EventKind.DTMF)
     assert BURST <= len(events) <= BURST + MOST_PER_S
+    assert not [line for line in split.audit() if line["event"] == "fault"]
+
+
+def lost_digits(served: Edge) -> dict[str, float]:
+    """How many, by reason, as the metrics tell."""
+    metrics, material = load(served.made.configuration).metrics, served.made.monitor
+    assert metrics is not None
+    monitor = MonitorSettings(
+        certificate_path=material.certificate_path, private_key_path=material.private_key_path
+    )
+    samples = read_samples(scrape(metrics, monitor))
+    return {
+        dict(labels)["reason"]: value
+        for (name, labels), value in samples.items()
+        if name == "sealtrunk_dtmf_lost"
+    }
+
+
+def test_digits_that_the_far_leg_cannot_be_sent_are_counted_and_no_fault(split: Edge) -> None:
+    """It gets each one more slowly than a machine dials, and has room for some that wait."""
+    slots: list[bytes | None] = []
+    for digit in "0123456789" * 7:
+        slots += [list(event_payloads(digit))[-1], None, None, None]
+
+    async def scenario() -> None:
+        async with split.parties(Answering(source=SOURCES[1])) as p:
+            call, other = await p.established(source=SOURCES[0])
+            before = await asyncio.to_thread(lost_digits, split)
+            await call.stream._pump.call(lambda: call.stream._event_slots.extend(slots))
+            await call.stream.wait_for(lambda stream: not stream._event_slots, "digits", timeout_s=20)
+            await speak(p, 0.5, other)
+            after = await asyncio.to_thread(lost_digits, split)
+            assert after.get("not_sent", 0) > before.get("not_sent", 0)
+            await call.hang_up()
+            await other.wait_ended()
+
+    run(scenario(), limit_s=60)
     assert not [line for line in split.audit() if line["event"] == "fault"]
 
 
