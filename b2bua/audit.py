@@ -233,6 +233,7 @@ class AuditLog:
         *,
         observer: AuditObserver | None = None,
         pool_observer: RecordingObserver | None = None,
+        uid: int | None = None,
     ) -> None:
         """Open the log.
 
@@ -240,6 +241,7 @@ class AuditLog:
             settings: where and how.
             observer: learns what was written and what failed.
             pool_observer: for a process that serves: data keys are kept ready, and this learns how many.
+            uid: for a command: the user of this machine who gave it; each line says so.
 
         Raises:
             AuditError: the file can't be opened, or others may read or write it.
@@ -254,6 +256,7 @@ class AuditLog:
             self._store = SealedStore(settings, mark=_recovered, pool_observer=pool_observer)
         self._commit_s = 0 if settings.directory is None else settings.commit_ms / 1000
         self._observer = observer
+        self._uid = uid
         self._changed = threading.Condition()
         self._lines: deque[bytes] = deque()
         self._lost = 0
@@ -290,6 +293,8 @@ class AuditLog:
 
     def write(self, line: AuditLine) -> None:
         """Queue one line."""
+        if self._uid is not None and line.uid is None:
+            line = dataclasses.replace(line, uid=self._uid)
         data = line.build()
         with self._changed:
             if len(self._lines) >= QUEUE_LINES:

@@ -9,7 +9,7 @@ RFC 3394 (AES key wrap), RFC 5280 section 4.2.1 (key usage).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
@@ -135,8 +135,9 @@ def parse_recipient(pem: bytes, *, now: datetime) -> Recipient:
     """The certificate in `pem`, if it is one to seal to at `now` (aware).
 
     Raises:
-        RecipientError: not exactly one certificate; expired or not valid yet; a certification authority's; its key
-            usage does not allow it; or its key is too short or of another kind than RSA, P-256, P-384 or P-521.
+        RecipientError: not exactly one certificate; or, each rule that it breaks: expired or not valid yet; a
+            certification authority's; its key usage does not allow it; its key too short or of another kind than RSA,
+            P-256, P-384 or P-521.
     """
     try:
         certificates = x509.load_pem_x509_certificates(pem)
@@ -147,47 +148,44 @@ def parse_recipient(pem: bytes, *, now: datetime) -> Recipient:
             f"{len(certificates)} certificates; give the recipient's alone, without its chain"
         )
     (certificate,) = certificates
-    _check_dates(certificate, now)
     try:
         extensions = certificate.extensions
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         raise RecipientError("the certificate's key or extensions cannot be read") from error
-    _check_usage(extensions, _required_usage(key))
+    broken = [*_of_dates(certificate, now), *_of_key(key), *_of_usage(extensions, key)]
+    if broken:
+        raise RecipientError("; ".join(broken))
     return Recipient(certificate=certificate)
 
 
-def _check_dates(certificate: x509.Certificate, now: datetime) -> None:
+def _of_dates(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
     if now > certificate.not_valid_after_utc:
-        raise RecipientError(
-            f"expired at {certificate.not_valid_after_utc.isoformat()}; ask for its successor"
-        )
+        yield f"expired at {certificate.not_valid_after_utc.isoformat()}; ask for its successor"
     if now < certificate.not_valid_before_utc:
-        raise RecipientError(f"not valid before {certificate.not_valid_before_utc.isoformat()}")
+        yield f"not valid before {certificate.not_valid_before_utc.isoformat()}"
 
 
-def _required_usage(key: object) -> str:
-    """The key usage that sealing to `key` needs."""
+def _of_key(key: object) -> Iterator[str]:
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < RSA_BITS_MIN:
-            raise RecipientError(f"an RSA key of {key.key_size} bits; at least {RSA_BITS_MIN} are needed")
-        return "key_encipherment"
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        if key.curve.name not in _CURVES:
-            raise RecipientError(f"a key on curve {key.curve.name}; P-256, P-384 or P-521 is needed")
-        return "key_agreement"
-    raise RecipientError("neither an RSA nor an elliptic curve key; nothing can be sealed to it")
+            yield f"an RSA key of {key.key_size} bits; at least {RSA_BITS_MIN} are needed"
+    elif not isinstance(key, ec.EllipticCurvePublicKey):
+        yield "neither an RSA nor an elliptic curve key; nothing can be sealed to it"
+    elif key.curve.name not in _CURVES:
+        yield f"a key on curve {key.curve.name}; P-256, P-384 or P-521 is needed"
 
 
-def _check_usage(extensions: x509.Extensions, needed: str) -> None:
+def _of_usage(extensions: x509.Extensions, key: object) -> Iterator[str]:
     constraints = _extension(extensions, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
-        raise RecipientError("a certification authority's; give the certificate of who will read")
+        yield "a certification authority's; give the certificate of who will read"
+    needed = "key_agreement" if isinstance(key, ec.EllipticCurvePublicKey) else "key_encipherment"
     usage = _extension(extensions, x509.KeyUsage)
     if usage is None:
-        raise RecipientError(f"it states no key usage; it must allow {needed.replace('_', ' ')}")
-    if not getattr(usage, needed):
-        raise RecipientError(f"its key usage does not allow {needed.replace('_', ' ')}")
+        yield f"it states no key usage; it must allow {needed.replace('_', ' ')}"
+    elif not getattr(usage, needed):
+        yield f"its key usage does not allow {needed.replace('_', ' ')}"
 
 
 def _extension(extensions: x509.Extensions, kind: type[_Extension]) -> _Extension | None:

@@ -84,6 +84,12 @@ class CorruptRecordingError(RecordingError):
         self.what = what
 
 
+class MisplacedRecordingError(RecordingError):
+    """The file opens, and is another recording than the one that should lie there: somebody exchanged them."""
+
+    exit_code = 109
+
+
 class TruncatedRecordingError(RecordingError):
     """The recording stops before its FINAL record. `records` leading records are authentic, and readable."""
 

@@ -146,7 +146,7 @@ class Retention:
         if not self._sink.locks:
             return 0
         told = 0
-        for entry in self._index.find(is_held=True, limit=1_000_000):
+        for entry in self._index.find(is_held=True, limit=None):
             if entry.object_key is not None and entry.state is not IndexState.DELETED:
                 with contextlib.suppress(ObjectMissingError):
                     if not self._sink.retention(entry.object_key).is_held:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import enum
+import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 from b2bua.audit import TICKET
 from b2bua.errors import CommandError
 from recording.cms import Recipient, RecipientError, parse_recipient
+from recording.errors import ExportError
 
 _CERTIFICATE_MAX = 1 << 16
 
@@ -91,6 +93,12 @@ def add_sealing(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write it readable by whoever gets the file (mode 0600); the audit log says so",
     )
+
+
+def check_new(path: Path, *, is_forced: bool) -> None:
+    """Refuse to write over a file before anything is opened or audited. Raises ExportError."""
+    if os.path.lexists(path) and not is_forced:
+        raise ExportError(f"{path} exists already; name another file, or say --force to replace it")
 
 
 def recipients_of(arguments: argparse.Namespace) -> tuple[Recipient, ...]:

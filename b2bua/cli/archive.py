@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,12 +13,13 @@ from typing import BinaryIO, Final
 from b2bua import config
 from b2bua.audit import AuditEvent, AuditLine, AuditLog
 from b2bua.cli.access import Access
+from b2bua.cli.auditing import open_audit_log
 from b2bua.cli.standing import manifest_beside
 from b2bua.errors import CommandError
 from b2bua.settings import Settings
 from recording.chain import Opener
 from recording.cms import Recipient
-from recording.errors import RecordingError
+from recording.errors import MisplacedRecordingError, RecordingError
 from recording.format.content import RecordingKind
 from recording.format.header import Head
 from recording.format.suites import SegmentKeys
@@ -36,7 +36,6 @@ from recording.voucher import Vouching, build_verifier, hash_file, judge
 END_WAIT_S: Final = 2.0
 """A call that has ended is in the index as such after one group commit at most (a second by default)."""
 _LOOK_INTERVAL_S: Final = 0.05
-_SEGMENTS_MAX: Final = 1_000_000
 _ID = re.compile(r"[0-9a-f]{32}")
 _DELETED = frozenset({IndexState.DELETING, IndexState.DELETED})
 
@@ -62,6 +61,11 @@ class Selection:
     segments: tuple[Segment, ...]
     is_whole: bool = False
     is_live: bool = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the index had a segment as being recorded."""
+        return any(segment.is_running for segment in self.segments)
 
     @property
     def entry(self) -> IndexEntry | None:
@@ -114,8 +118,8 @@ class Archive:
             entry = self._index.get(bytes.fromhex(name))
             if entry is not None:
                 return _selections([entry], is_whole=False)
-            found = self._index.find(recording=bytes.fromhex(name), limit=_SEGMENTS_MAX)
-            found = found or self._index.find(call_uid=name, kind=RecordingKind.AUDIO, limit=_SEGMENTS_MAX)
+            found = self._index.find(recording=bytes.fromhex(name), limit=None)
+            found = found or self._index.find(call_uid=name, kind=RecordingKind.AUDIO, limit=None)
             kept = [entry for entry in found if entry.state not in _DELETED]
             if found and not kept:
                 raise CommandError(f"{name} was deleted")
@@ -135,7 +139,7 @@ class Archive:
 
     def all_selections(self) -> list[Selection]:
         """Every recording and artefact in the index, oldest hour first."""
-        entries = [] if self._index is None else self._index.find(limit=_SEGMENTS_MAX)
+        entries = [] if self._index is None else self._index.find(limit=None)
         return self.grouped(entries[::-1])
 
     def grouped(self, entries: Sequence[IndexEntry]) -> list[Selection]:
@@ -147,11 +151,31 @@ class Archive:
 
         One whose call ended a moment ago is waited for, for `END_WAIT_S`.
         """
-        segments = [self._settled(segment, access) for segment in selection.segments]
+        segments: list[Segment] = []
+        waiting = selection.segments
+        while waiting:
+            segments += [self._settled(segment, access) for segment in waiting]
+            waiting = self._begun_since(selection, segments) if selection.is_running else ()
         done = tuple(segment for segment in segments if not segment.is_running)
-        is_live = len(done) < len(segments)
         kept = tuple(each for each in done if each.entry is None or each.entry.state is not IndexState.FAILED)
+        is_live = len(done) < len(segments) or (selection.is_running and self._goes_on(kept[-1:], access))
         return replace(selection, segments=kept, is_live=is_live)
+
+    def _begun_since(self, selection: Selection, known: Sequence[Segment]) -> tuple[Segment, ...]:
+        """Segments of a live recording that the index did not have when it was asked for the others."""
+        if self._index is None or selection.entry is None or not selection.is_whole:
+            return ()
+        ids = {segment.file_id for segment in known}
+        found = self._index.find(recording=selection.entry.recording, limit=None)
+        return tuple(Segment(file_id=each.file_id, entry=each) for each in found if each.file_id not in ids)
+
+    def _goes_on(self, last: Sequence[Segment], access: Access) -> bool:
+        """Whether the last segment names a next one, which has just begun and is not in the index yet."""
+        for segment in last:
+            with contextlib.suppress(CommandError, RecordingError), self.reading(segment, access) as reader:
+                final = reader.final()
+                return final is not None and final[1].next is not None
+        return False
 
     def _settled(self, segment: Segment, access: Access) -> Segment:
         deadline = time.monotonic() + END_WAIT_S
@@ -204,13 +228,14 @@ class Archive:
 
         Raises:
             AuditError: the audit log can't be written; nothing was read.
+            MisplacedRecordingError: another recording lies in its place; nothing of it was decrypted.
             RecordingError: as `recording.reader.open_recording`.
             CommandError: the file can't be read.
         """
         self._tell(segment, access)
         try:
             file, slots = self._open(segment)
-            with file, open_with(file, lambda head: self._find_keys(head, slots)) as reader:
+            with file, open_with(file, lambda head: self._find_keys(segment, head, slots)) as reader:
                 yield reader
         except OSError as error:
             raise CommandError(f"{self.where(segment)}: {error.strerror}") from error
@@ -265,7 +290,6 @@ class Archive:
                     call_uid=entry.call_uid or None,
                     tenant_handle=entry.tenant_handle.hex(),
                     ticket=ticket,
-                    uid=os.getuid(),
                 )
             )
         self._audit.flush()
@@ -291,12 +315,20 @@ class Archive:
                 reason=access.reason.value,
                 ticket=access.ticket,
                 fingerprint=fingerprint,
-                uid=os.getuid(),
             )
         )
 
-    def _find_keys(self, head: Head, slots: Iterable[bytes]) -> SegmentKeys:
-        """Each segment's key is unwrapped once, however often the segment is opened."""
+    def _find_keys(self, segment: Segment, head: Head, slots: Iterable[bytes]) -> SegmentKeys:
+        """Each segment's key is unwrapped once, however often the segment is opened.
+
+        What lies there may be authentic and still another call's: then it is not what was asked and audited for.
+        """
+        tenant = head.core.tenant_handle if segment.entry is None else segment.entry.tenant_handle
+        if (head.core.file_id, head.core.tenant_handle) != (segment.file_id, tenant):
+            raise MisplacedRecordingError(
+                f"{self.where(segment)}: file {head.core.file_id.hex()} of tenant {head.core.tenant_handle.hex()} lies "
+                "in its place; find out who exchanged them, and take the right one from a copy"
+            )
         mark = head.core_bytes + head.commitment
         if mark not in self._unlocked:
             if self._keys is None:
@@ -337,9 +369,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
     """
     settings = config.load(path)
     with contextlib.ExitStack() as stack:
-        audit = AuditLog(settings.audit)
-        stack.callback(audit.close)
-        audit.start()
+        audit = stack.enter_context(open_audit_log(settings.audit))
         index = None
         place = settings.recording.index_place
         if not isinstance(place, Path) or place.exists():

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,6 +18,7 @@ from b2bua.errors import CommandError
 from b2bua.journal.chain import ChainedLine
 from b2bua.journal.verify import LogReport
 from recording.cms import CMSSealer, Recipient
+from recording.private_file import private_file
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
@@ -64,9 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
     if os.path.lexists(destination):
         raise CommandError(f"{destination} exists and is not replaced; name another file")
     audit = open_audit(arguments)
-    audit.note(AuditEvent.AUDIT_EXPORTED, reason=arguments.reason, fingerprint=recipients[0].fingerprint)
+    for recipient in recipients:
+        audit.note(AuditEvent.AUDIT_EXPORTED, reason=arguments.reason, fingerprint=recipient.fingerprint)
     try:
-        with _new_file(destination) as file:
+        with private_file(destination) as file:
             count, report = _export(audit, wanted, recipients, file)
     except OSError as error:
         raise CommandError(f"{destination}: {error.strerror}; name a file that can be written") from error
@@ -94,18 +93,3 @@ def _export(
     report = audit.read(take, doing="exporting")
     file.write(sealer.finish())
     return count, report
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file of mode 0600 that gets its name when it is whole. Raises OSError."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(descriptor)
-        os.link(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from b2bua import config
-from b2bua.audit import AuditEvent, AuditLine, AuditLog
+from b2bua.audit import AuditEvent, AuditLine
 from b2bua.cli import output
+from b2bua.cli.auditing import note_now
 from b2bua.cli.parser import configuration_path
 from b2bua.errors import AuditFindingsError, CommandError
 from b2bua.journal.chain import ChainedLine
@@ -41,15 +42,8 @@ class SealedAudit:
             AuditError: it can't be written, so nothing is read; or the reason has not the form of one.
         """
         line = AuditLine(event=event, reason=reason, fingerprint=fingerprint)
-        if self.is_copy:
-            return
-        log = AuditLog(self.settings.audit)
-        log.start()
-        try:
-            log.write(line)
-            log.flush()
-        finally:
-            log.close()
+        if not self.is_copy:
+            note_now(self.settings.audit, line)
 
     def read(self, on_line: Callable[[ChainedLine], None] | None, *, doing: str) -> LogReport:
         """Every line in order, with the verdict over the whole log.

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from b2bua.audit import AuditEvent, AuditLine
 from b2bua.cli import output
+from b2bua.cli.access import Access, access_of, add_access
 from b2bua.cli.parser import add_command, add_configuration, add_group, add_json, configuration_path
 from b2bua.cli.stewardship import Stewardship, open_stewardship
 from b2bua.errors import CommandError, IndexFindingsError
-from recording.index.backup import BackupCounts, back_up, restore
+from recording.format.header import Head
+from recording.index.backup import HELD_AS, BackupCounts, back_up, restore
 from recording.index.migrate import SCHEMA_VERSION
 from recording.index.parties import PartySealer
 from recording.index.rebuild import Differences, Rebuilder, Rebuilt, compare
@@ -37,7 +39,7 @@ def register(subparsers: Subparsers) -> None:
         summary="Look after the catalogue of recordings.",
         example="""
             b2bua index status -c lab/b2bua.toml --check
-            b2bua index rebuild -c lab/b2bua.toml
+            b2bua index rebuild -c lab/b2bua.toml --reason migration
         """,
     )
     status = add_command(
@@ -54,10 +56,11 @@ def register(subparsers: Subparsers) -> None:
         group,
         "rebuild",
         summary="Make entries from storage alone, with a key that may open recordings. Each reading is audited.",
-        example="b2bua index rebuild -c lab/b2bua.toml",
+        example="b2bua index rebuild -c lab/b2bua.toml --reason migration",
         run=run_rebuild,
     )
     add_configuration(rebuild)
+    add_access(rebuild)
     add_json(rebuild)
     backup = add_command(
         group,
@@ -72,7 +75,7 @@ def register(subparsers: Subparsers) -> None:
     back = add_command(
         group,
         "restore",
-        summary="Enter what a backup knows and the index does not; holds come back with it.",
+        summary="Enter what a backup knows and the index does not; what had no hold then is put on one.",
         example="b2bua index restore -c lab/b2bua.toml index-2026-11-24.crec",
         run=run_restore,
     )
@@ -97,7 +100,7 @@ def run_status(arguments: argparse.Namespace) -> int:
         facts: dict[str, object] = {
             "place": str(index.place),
             "schema_version": SCHEMA_VERSION,
-            "on_hold": len(index.find(is_held=True, limit=10_000_000)),
+            "on_hold": index.count_held(),
             "index_keys": len(keys),
             "newest_index_key": max((key.created_hour.isoformat() for key in keys), default=None),
             "search_by_number": stewardship.settings.recording.index.search_key_path is not None,
@@ -128,6 +131,7 @@ def _differences(found: Differences) -> Iterator[str]:
 def run_rebuild(arguments: argparse.Namespace) -> int:
     """Read every object. What could not be read is the exit code of IndexFindingsError."""
     done: list[Rebuilt] = []
+    access = access_of(arguments, "index_rebuild")
     with open_stewardship(configuration_path(arguments)) as stewardship, contextlib.ExitStack() as stack:
         providers = build_providers(stewardship.settings.recording.keys)
         sealer = _sealer(stewardship, providers, stack)
@@ -137,9 +141,7 @@ def run_rebuild(arguments: argparse.Namespace) -> int:
             keys=slot_keys(providers.values()),
             retention=stewardship.settings.recording.retention,
             sealer=sealer,
-            on_read=lambda file_id: stewardship.audit.write(
-                AuditLine(event=AuditEvent.RECORDING_READ, file_id=file_id.hex(), reason="index_rebuild")
-            ),
+            on_read=lambda head: _tell(stewardship, head, access),
         )
         total = len(list(stewardship.sink.keys()))
         with output.progress_bar() as progress:
@@ -150,7 +152,9 @@ def run_rebuild(arguments: argparse.Namespace) -> int:
     facts = {
         "objects": len(done),
         "new": sum(each.is_new for each in done),
-        "on_hold": sum(each.is_new and each.entry.hold is not None for each in done),
+        "on_hold": sum(
+            each.is_new and each.entry is not None and each.entry.hold is not None for each in done
+        ),
         "unreadable": len(problems),
         "names_not_sealed": names_problem,
     }
@@ -161,6 +165,20 @@ def run_rebuild(arguments: argparse.Namespace) -> int:
     if problems:
         raise IndexFindingsError("\n".join(f"{each.key}: {each.problem}" for each in problems))
     return 0
+
+
+def _tell(stewardship: Stewardship, head: Head, access: Access) -> None:
+    """Durable before a record of the file is decrypted. Raises AuditError."""
+    line = AuditLine(
+        event=AuditEvent.RECORDING_READ,
+        file_id=head.core.file_id.hex(),
+        tenant_handle=head.core.tenant_handle.hex(),
+        action=access.action,
+        reason=access.reason.value,
+        ticket=access.ticket,
+    )
+    stewardship.audit.write(line)
+    stewardship.audit.flush()
 
 
 def _sealer(
@@ -199,7 +217,7 @@ def run_restore(arguments: argparse.Namespace) -> int:
     """Restore one."""
     with open_stewardship(configuration_path(arguments)) as stewardship:
         keys = slot_keys([_backup_provider(stewardship)])
-        counts = restore(stewardship.index, arguments.file, keys)
+        counts = restore(stewardship.index, arguments.file, keys, stewardship.sink)
         stewardship.audit.write(AuditLine(event=AuditEvent.INDEX_RESTORED, count=counts.entries))
     _print_counts(arguments, counts)
     return 0
@@ -216,9 +234,16 @@ def _backup_provider(stewardship: Stewardship) -> KeyProvider:
 def _print_counts(arguments: argparse.Namespace, counts: BackupCounts) -> None:
     at = datetime.now(UTC).isoformat(timespec="seconds")
     if arguments.json:
-        output.print_json({"entries": counts.entries, "index_keys": counts.keys, "at": at})
+        facts = {"entries": counts.entries, "index_keys": counts.keys, "on_hold": counts.held, "at": at}
+        output.print_json(facts)
     else:
         output.print_line(f"{counts.entries} entries, {counts.keys} index keys")
+    if counts.held:
+        output.print_error(
+            f"{counts.held} files had no hold in the backup and may have got one since: they are on hold now. Put the "
+            f"holds of `b2bua audit show --event recording_held` since then on again, then run: "
+            f"b2bua recordings release --held-for {HELD_AS} --reason LABEL"
+        )
 
 
 def run_new_key(arguments: argparse.Namespace) -> int:

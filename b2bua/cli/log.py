@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from b2bua import config
-from b2bua.audit import AuditEvent, AuditLine, AuditLog
+from b2bua.audit import AuditEvent, AuditLine
 from b2bua.cli import output
 from b2bua.cli.audit_show import parse_time
+from b2bua.cli.auditing import note_now
 from b2bua.cli.parser import add_command, add_configuration, add_group, add_json, configuration_path
 from b2bua.errors import CommandError
 from b2bua.journal.read import SealedFile, read_files
-from b2bua.settings import LogLevel, LogSettings, Settings
+from b2bua.settings import LogLevel, LogSettings
 from recording.errors import CorruptRecordingError
 from recording.format.content import RecordingKind
 from recording.keys.build import build_provider, slot_keys
@@ -65,7 +66,7 @@ def run_show(arguments: argparse.Namespace) -> int:
         raise CommandError("this configuration has no sealed log file; add directory and key to [log]")
     if not directory.is_dir():
         raise CommandError(f"{directory}: there is no log yet")
-    _note(settings, arguments.reason)
+    note_now(settings.audit, AuditLine(event=AuditEvent.LOG_READ, reason=arguments.reason))
     found: list[Mapping[str, Any]] = []
     damaged: list[SealedFile] = []
     for file in _in_order(settings.log, directory):
@@ -79,17 +80,6 @@ def run_show(arguments: argparse.Namespace) -> int:
     for file in damaged:
         output.print_error(f"{file.name.path}: {file.problem}")
     return CorruptRecordingError.exit_code if damaged else 0
-
-
-def _note(settings: Settings, reason: str) -> None:
-    """A durable audit line, before anything is read. Raises AuditError."""
-    audit = AuditLog(settings.audit)
-    audit.start()
-    try:
-        audit.write(AuditLine(event=AuditEvent.LOG_READ, reason=reason))
-        audit.flush()
-    finally:
-        audit.close()
 
 
 def _in_order(log: LogSettings, directory: Path) -> Iterator[SealedFile]:

@@ -14,6 +14,7 @@ from b2bua.errors import CommandError
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_LIMIT_MAX = 10_000_000
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -54,6 +55,19 @@ def _no_command(arguments: argparse.Namespace) -> int:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`: one JSON object on standard output, for scripts."""
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    """`--limit`: how many entries at most."""
+    parser.add_argument(
+        "--limit", metavar="N", type=_limit, default=100, help="at most so many (default: 100)"
+    )
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= _LIMIT_MAX:
+        raise argparse.ArgumentTypeError(f"give a number from 1 to {_LIMIT_MAX}")
+    return int(text)
 
 
 def add_configuration(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:

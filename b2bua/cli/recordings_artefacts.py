@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from b2bua.cli import output
-from b2bua.cli.access import access_of, add_access, add_sealing, add_ticket, recipients_of
+from b2bua.cli.access import access_of, add_access, add_sealing, add_ticket, check_new, recipients_of
 from b2bua.cli.archive import Archive, Selection, open_archive
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.errors import ArtefactPendingError, CommandError
@@ -156,6 +156,7 @@ def _open(arguments: argparse.Namespace) -> int:
     destination: Path = arguments.output
     if destination == _STANDARD_OUTPUT and arguments.json:
         raise CommandError("--json and the document can't both go to standard output; name a file")
+    check_new(destination, is_forced=arguments.force)
     with open_archive(configuration_path(arguments)) as archive:
         call = _call(archive, arguments.name)
         found = [
@@ -202,7 +203,7 @@ def _call(archive: Archive, name: str) -> IndexEntry:
 def _artefacts(archive: Archive, call: IndexEntry) -> list[Selection]:
     if archive.index is None:
         return []
-    entries = archive.index.find(parent=call.recording, kind=RecordingKind.ARTEFACT, limit=1_000_000)
+    entries = archive.index.find(parent=call.recording, kind=RecordingKind.ARTEFACT, limit=None)
     return archive.grouped(
         [entry for entry in reversed(entries) if entry.state not in {IndexState.FAILED, IndexState.RECORDING}]
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from b2bua.cli import output
-from b2bua.cli.access import access_of, add_access, add_sealing, recipients_of
+from b2bua.cli.access import access_of, add_access, add_sealing, check_new, recipients_of
 from b2bua.cli.archive import open_archive
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.cli.recordings_verify import EXIT_CODES
@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if destination == STANDARD_OUTPUT and arguments.json:
         raise CommandError("--json and the audio can't both go to standard output; name a file")
     recipients = recipients_of(arguments)
+    check_new(destination, is_forced=arguments.force)
     access = access_of(arguments, "export")
     with open_archive(configuration_path(arguments)) as archive:
         named = archive.select_one(arguments.name)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from b2bua.audit import AuditEvent, AuditLine
 from b2bua.cli import output
 from b2bua.cli.access import Access, access_of, add_access
-from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
-from b2bua.cli.recordings_list import entry_json
+from b2bua.cli.parser import add_command, add_configuration, add_json, add_limit, configuration_path
+from b2bua.cli.recordings_list import entry_json, tell_more
 from b2bua.cli.stewardship import Stewardship, open_stewardship
 from b2bua.errors import CommandError
 from recording.errors import RecordingError
@@ -56,7 +56,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--state", choices=[state.value for state in IndexState], help="in this state")
     parser.add_argument("--kind", choices=[kind.value for kind in RecordingKind], help="of this kind")
     parser.add_argument("--hold", action="store_true", help="only those on hold")
-    parser.add_argument("--limit", metavar="N", type=int, default=100, help="at most so many (default: 100)")
+    add_limit(parser)
     parser.add_argument("--parties", action="store_true", help="also show who called whom; needs --reason")
     add_access(parser, is_required=False)
     add_json(parser)
@@ -66,13 +66,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Search, then print."""
     access = access_of(arguments, "parties") if arguments.parties else None
     with open_stewardship(configuration_path(arguments)) as stewardship:
-        entries = _search(stewardship, arguments)
+        found = _search(stewardship, arguments)
+        entries = found[: arguments.limit]
         searched = "number" if arguments.number is not None else "facts"
         stewardship.audit.write(AuditLine(event=AuditEvent.INDEX_SEARCHED, by=searched, count=len(entries)))
         parties: dict[bytes, Parties | str] = {}
         if access is not None:
             parties = _open_parties(stewardship, entries, access)
-    _print(arguments, entries, parties)
+    _print(arguments, entries, parties, is_cut=len(found) > len(entries))
+    tell_more(found, arguments.limit)
     return 0
 
 
@@ -87,7 +89,7 @@ def _search(stewardship: Stewardship, arguments: argparse.Namespace) -> list[Ind
         since_hour=arguments.since,
         until_hour=arguments.until,
         blind=_blind(stewardship, arguments.number, handles),
-        limit=arguments.limit,
+        limit=arguments.limit + 1,
     )
 
 
@@ -140,11 +142,15 @@ def _open_parties(
 
 
 def _print(
-    arguments: argparse.Namespace, entries: list[IndexEntry], parties: dict[bytes, Parties | str]
+    arguments: argparse.Namespace,
+    entries: list[IndexEntry],
+    parties: dict[bytes, Parties | str],
+    *,
+    is_cut: bool,
 ) -> None:
     if arguments.json:
         rows = [entry_json(entry) | _parties_json(parties.get(entry.file_id)) for entry in entries]
-        output.print_json({"recordings": rows})
+        output.print_json({"recordings": rows, "more": is_cut})
         return
     columns = ["hour (UTC)", "recording", "no", "file", "kind", "state", "trunks", "kept until", "hold"]
     output.print_table(

@@ -12,6 +12,7 @@ from b2bua.cli import output
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.cli.stewardship import Stewardship, checked_reason, open_stewardship
 from b2bua.errors import CommandError, ExpiryError
+from recording.errors import RecordingError
 from recording.index import IndexEntry
 from recording.retention import Deletion, Keep
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE_ID = "5f3c0a1b2d4e6f708192a3b4c5d6e7f8"
 _EXPIRED = "retention_over"
+_RELEASE_FAILED = "release_failed"
 
 
 def register(subparsers: Subparsers) -> None:
@@ -96,11 +98,23 @@ def run_release(arguments: argparse.Namespace) -> int:
     with open_stewardship(configuration_path(arguments)) as stewardship:
         entries = []
         for recording in _to_release(stewardship, arguments):
-            for entry in stewardship.retention.release(recording):
-                stewardship.note(AuditEvent.RECORDING_RELEASED, entry, reason)
-                entries.append(entry)
+            entries += _release(stewardship, recording, reason)
     _print(arguments, "released", entries)
     return 0
+
+
+def _release(stewardship: Stewardship, recording: bytes, reason: str) -> list[IndexEntry]:
+    """Written down before it is done; where it then fails, that the hold goes on is written down too."""
+    group = stewardship.index.group(recording)
+    for entry in group:
+        stewardship.note(AuditEvent.RECORDING_RELEASED, entry, reason)
+    stewardship.audit.flush()
+    try:
+        return stewardship.retention.release(recording)
+    except RecordingError:
+        for entry in group:
+            stewardship.note(AuditEvent.RECORDING_HELD, entry, _RELEASE_FAILED)
+        raise
 
 
 def _to_release(stewardship: Stewardship, arguments: argparse.Namespace) -> list[bytes]:
@@ -151,6 +165,7 @@ def run_expire(arguments: argparse.Namespace) -> int:
 def _delete(stewardship: Stewardship, recording: bytes, now: datetime) -> list[Deletion]:
     for entry in stewardship.index.group(recording):
         stewardship.note(AuditEvent.DELETION_BEGUN, entry, _EXPIRED)
+    stewardship.audit.flush()
     done = stewardship.retention.delete(recording, now)
     for each in done:
         if each.is_gone:

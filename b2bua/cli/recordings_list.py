@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from b2bua.cli import output
 from b2bua.cli.access import access_of, add_access
 from b2bua.cli.archive import Archive, Segment, open_archive
-from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
+from b2bua.cli.parser import add_command, add_configuration, add_json, add_limit, configuration_path
 from recording.errors import CorruptRecordingError, TruncatedRecordingError
 from recording.index import IndexEntry, IndexState
 from recording.reader import RecordingReader
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
+
+_NO_INDEX: Final = (
+    "nothing was recorded yet, or it was lost; `b2bua index restore` or `rebuild` brings it back"
+)
 
 
 def register(subparsers: Subparsers) -> None:
@@ -34,7 +39,7 @@ def register(subparsers: Subparsers) -> None:
         "--state", choices=[state.value for state in IndexState], help="only those in this state"
     )
     lister.add_argument("--call", metavar="UID", help="only those of this call")
-    lister.add_argument("--limit", metavar="N", type=int, default=100, help="at most so many (default: 100)")
+    add_limit(lister)
     add_json(lister)
     shower = add_command(
         subparsers,
@@ -56,9 +61,14 @@ def register(subparsers: Subparsers) -> None:
 def run_list(arguments: argparse.Namespace) -> int:
     """Print the index."""
     with open_archive(configuration_path(arguments)) as archive:
-        entries = _find(archive, arguments)
+        found = _find(archive, arguments)
+        if archive.index is None:
+            output.print_error(f"there is no index at {archive.settings.recording.index_place}: {_NO_INDEX}")
+    entries = found[: arguments.limit]
     if arguments.json:
-        output.print_json({"recordings": [entry_json(entry) for entry in entries]})
+        output.print_json(
+            {"recordings": [entry_json(entry) for entry in entries], "more": len(found) > len(entries)}
+        )
         return 0
     output.print_table(
         ["hour (UTC)", "file", "recording", "no", "call", "state", "records", "bytes", "key", "in"],
@@ -78,14 +88,21 @@ def run_list(arguments: argparse.Namespace) -> int:
             for entry in entries
         ],
     )
+    tell_more(found, arguments.limit)
     return 0
+
+
+def tell_more(found: Sequence[object], limit: int) -> None:
+    """Say that a list was cut, if one more than `limit` was found."""
+    if len(found) > limit:
+        output.print_error(f"there are more than these {limit}; give a higher --limit")
 
 
 def _find(archive: Archive, arguments: argparse.Namespace) -> list[IndexEntry]:
     if archive.index is None:
         return []
     state = None if arguments.state is None else IndexState(arguments.state)
-    return archive.index.find(state=state, call_uid=arguments.call, limit=arguments.limit)
+    return archive.index.find(state=state, call_uid=arguments.call, limit=arguments.limit + 1)
 
 
 def entry_json(entry: IndexEntry) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from b2bua.cli import output
@@ -44,12 +44,13 @@ _NO_FILE = frozenset({IndexState.RECORDING, IndexState.FAILED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judgement:
-    """What came of one file: a verdict, or the error that kept it from being opened."""
+    """What came of one file: a verdict, or the error that kept it from being opened. `known`: what the index had."""
 
     name: str
     where: str | None
     verdict: Verdict | None = None
     vouching: Vouching | None = None
+    known: str = ""
     error: B2BUAError | RecordingError | None = None
 
     @property
@@ -70,7 +71,7 @@ class _Judgement:
         if self.error is not None:
             return str(self.error)
         wrong = self.vouching if self.vouching and self.vouching.standing is Standing.WRONG else None
-        told = (wrong.detail if wrong else "", self.verdict.detail if self.verdict else "")
+        told = (wrong.detail if wrong else "", self.known, self.verdict.detail if self.verdict else "")
         return "; ".join(each for each in told if each)
 
     @property
@@ -163,7 +164,7 @@ def _judge_all(archive: Archive, arguments: argparse.Namespace, access: Access) 
 
 def _judge(archive: Archive, selection: Selection, access: Access) -> _Whole:
     written = [each for each in selection.segments if each.entry is None or each.entry.state not in _NO_FILE]
-    is_live = selection.is_live or any(each.is_running for each in selection.segments)
+    is_live = selection.is_live or selection.is_running
     check = ChainCheck(is_whole=selection.is_whole, is_live=is_live)
     digest = hashlib.sha256()
     expected: bytes | None = None
@@ -183,8 +184,9 @@ def _judge(archive: Archive, selection: Selection, access: Access) -> _Whole:
             continue
         if is_begun:
             check.end(verdict.end, verdict.final)
+        known = _known(segment, verdict)
         _note(archive, segment, verdict)
-        judgements.append(_Judgement(name=name, where=where, verdict=verdict, vouching=vouching))
+        judgements.append(_Judgement(name=name, where=where, verdict=verdict, vouching=vouching, known=known))
     faults += [str(fault) for fault in check.finish()]
     is_sound = not faults and all(each.exit_code == 0 for each in judgements)
     if is_sound and selection.is_whole and expected is not None and digest.digest() != expected:
@@ -198,11 +200,20 @@ def _judge(archive: Archive, selection: Selection, access: Access) -> _Whole:
     )
 
 
+def _known(segment: Segment, verdict: Verdict) -> str:
+    """What the index had of a file that is less now: it tells a cut from a crash where the manifest is gone too."""
+    entry = segment.entry
+    if entry is None or verdict.records >= entry.records:
+        return ""
+    return f"the index has it with {entry.records} records"
+
+
 def _note(archive: Archive, segment: Segment, verdict: Verdict) -> None:
     """A verdict with the key is worth more than what the index was told without one."""
     state = _INDEX_STATES[verdict.state]
     if archive.index is not None and segment.entry is not None and segment.entry.state is not state:
-        archive.index.put([replace(segment.entry, state=state, records=verdict.records)])
+        # What it had once stays on record: a cut is told from a crash by it.
+        archive.index.set_state(segment.file_id, state, records=max(verdict.records, segment.entry.records))
 
 
 def _as_json(judgement: _Judgement) -> dict[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from b2bua import config
 from b2bua.audit import AuditEvent, AuditLine, AuditLog
+from b2bua.cli.auditing import open_audit_log
 from b2bua.control.protocol import is_reason
 from b2bua.errors import CommandError
 from b2bua.settings import Settings
@@ -44,7 +45,7 @@ class Stewardship:
             return entry.group
         if self.index.group(bytes.fromhex(name)):
             return bytes.fromhex(name)
-        groups = {each.group for each in self.index.find(call_uid=name, limit=100_000)}
+        groups = {each.group for each in self.index.find(call_uid=name, limit=None)}
         if len(groups) != 1:
             found = "knows no such id" if not groups else f"has {len(groups)} recordings of that call"
             raise CommandError(
@@ -53,7 +54,7 @@ class Stewardship:
         return groups.pop()
 
     def note(self, event: AuditEvent, entry: IndexEntry, reason: str, *, ticket: str | None = None) -> None:
-        """One audit line about one file."""
+        """One audit line about one file. What must not happen unaudited comes after `audit.flush()`."""
         self.audit.write(
             AuditLine(
                 event=event,
@@ -89,9 +90,7 @@ def open_stewardship(path: Path) -> Iterator[Stewardship]:
     """
     settings = config.load(path)
     with contextlib.ExitStack() as stack:
-        audit = AuditLog(settings.audit)
-        stack.callback(audit.close)
-        audit.start()
+        audit = stack.enter_context(open_audit_log(settings.audit))
         index = RecordingIndex(settings.recording.index_place)
         stack.callback(index.close)
         sink = build_sink(settings.recording)

@@ -22,15 +22,20 @@ from recording.format.content import RecordingKind, RecordingMeta
 from recording.format.record import RecordType
 from recording.format.slots import build_area
 from recording.index.entry import IndexEntry, IndexKey, IndexState, SealedParties
+from recording.index.rebuild import hold_of_unknown
 from recording.index.store import RecordingIndex
 from recording.keys.provider import KeyContext, KeyProvider
 from recording.reader import open_recording
+from recording.sinks.sink import Sink
 from recording.spool_state import sync_directory
 from recording.unlock import SlotKey
 
 MEDIA_TYPE: Final = "application/vnd.sealtrunk.index+jsonl"
 NO_TENANT: Final = bytes(16)
 """A backup belongs to no tenant."""
+HELD_AS: Final = "index_restored"
+"""Label of the hold on what comes back without one, as `recording.index.rebuild.HELD_AS`."""
+_GOING: Final = frozenset({IndexState.DELETING, IndexState.DELETED})
 _VERSION: Final = 1
 _BATCH: Final = 500
 _FILE_MODE: Final = 0o600
@@ -44,10 +49,11 @@ class BackupError(RecordingError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BackupCounts:
-    """What went into a backup, or came out of it."""
+    """What went into a backup, or came out of it. `held`: put on hold because a hold may be missing in it."""
 
     entries: int
     keys: int
+    held: int = 0
 
 
 def back_up(index: RecordingIndex, path: Path, provider: KeyProvider) -> BackupCounts:
@@ -101,14 +107,15 @@ def back_up(index: RecordingIndex, path: Path, provider: KeyProvider) -> BackupC
     return counts
 
 
-def restore(index: RecordingIndex, path: Path, keys: Sequence[SlotKey]) -> BackupCounts:
+def restore(index: RecordingIndex, path: Path, keys: Sequence[SlotKey], sink: Sink) -> BackupCounts:
     """Enter what the index does not know. What it knows is newer and stays.
 
-    The whole backup is authenticated first: the index gets nothing of one that was cut or altered.
+    The whole backup is authenticated first: the index gets nothing of one that was cut or altered. What it has on no
+    hold may have been put on one since it was made, so it comes back as `rebuild` brings back what it finds.
 
     Raises:
         BackupError: it is none, or not whole.
-        RecordingError: no key opens it, or the index cannot be written.
+        RecordingError: no key opens it, the index cannot be written, or the store cannot be asked for its holds.
     """
     counts = BackupCounts(entries=0, keys=0)
     for _ in _read(path, keys):
@@ -121,13 +128,24 @@ def restore(index: RecordingIndex, path: Path, keys: Sequence[SlotKey]) -> Backu
                 index.put_key(item)
             counts = dataclasses.replace(counts, keys=counts.keys + 1)
             continue
-        batch.append(item)
         counts = dataclasses.replace(counts, entries=counts.entries + 1)
+        if index.get(item.file_id) is not None:
+            continue
+        entry = _held(item, sink)
+        counts = dataclasses.replace(counts, held=counts.held + (entry.hold != item.hold))
+        batch.append(entry)
         if len(batch) == _BATCH:
             index.add(batch)
             batch = []
     index.add(batch)
     return counts
+
+
+def _held(entry: IndexEntry, sink: Sink) -> IndexEntry:
+    """The entry, on hold."""
+    if entry.hold is not None or entry.state in _GOING:
+        return entry
+    return dataclasses.replace(entry, hold=hold_of_unknown(sink, entry.object_key, HELD_AS))
 
 
 def _blocks(index: RecordingIndex) -> Iterator[tuple[bytes, BackupCounts]]:

@@ -25,6 +25,7 @@ BUSY_TIMEOUT_S: Final = 5.0
 WRITES: Final = "index_writes"
 """Execution option of a transaction that will write: SQLite then takes its write lock at once, for a transaction that
 first reads and then writes cannot wait for another one."""
+_CURE: Final = "if it stays so, move it away, then `b2bua index restore` or `rebuild`"
 _FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -150,15 +151,11 @@ def translated(place: Place) -> Iterator[None]:
         raise
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
-        raise IndexUnavailableError(
-            f"{name}: {reason}; it is a catalogue only, no recording depends on it"
-        ) from error
+        raise IndexUnavailableError(f"{name}: {reason}; no recording depends on it: {_CURE}") from error
     except OSError as error:
         raise IndexUnavailableError(
             f"{error.filename or name}: {error.strerror}; check the directory and its owner"
         ) from error
     except ValueError as error:
         # The value stays out of the message, whatever it is.
-        raise IndexUnavailableError(
-            f"{name}: an entry is not what this program writes; rebuild the index from storage"
-        ) from error
+        raise IndexUnavailableError(f"{name}: an entry is not what this program writes; {_CURE}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from recording.errors import FormatError, RecordingError
+from recording.errors import FormatError, MisplacedRecordingError, RecordingError
 from recording.format.content import RecordingKind
 from recording.format.header import Head
 from recording.format.slots import KeySlot, parse_area, parse_sidecar
@@ -18,20 +18,24 @@ from recording.index.parties import PartySealer
 from recording.index.store import RecordingIndex
 from recording.reader import RecordingReader, open_recording, read_head
 from recording.settings import RetentionSettings
-from recording.sinks.sink import Sink, file_id_of, month_of, sidecars
+from recording.sinks.sink import ObjectMissingError, Sink, file_id_of, month_of, sidecars, tenant_of
 from recording.unlock import SlotKey
 
 HELD_AS = "index_rebuilt"
 """Label of the hold on what comes back unknown; lifted with `b2bua recordings release --held-for index_rebuilt`."""
 HELD_BY_STORE = "held_by_store"
+_FIND_OUT = "find out who put it there, and take it away"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """What became of one object. `is_new`: the index did not know it. `problem`: what could not be read of it."""
+    """What became of one object. `entry`: what was entered; None: nothing. `is_new`: the index did not know it.
+
+    `problem`: what could not be read of it, or why it may not lie there.
+    """
 
     key: str
-    entry: IndexEntry
+    entry: IndexEntry | None
     is_new: bool
     problem: str | None = None
 
@@ -47,9 +51,9 @@ class Rebuilder:
         keys: Sequence[SlotKey],
         retention: RetentionSettings,
         sealer: PartySealer | None,
-        on_read: Callable[[bytes], None],
+        on_read: Callable[[Head], None],
     ) -> None:
-        """`on_read` is called with the file id before anything of a file is decrypted."""
+        """`on_read` is called with a file's head before anything of it is decrypted."""
         self._index = index
         self._sink = sink
         self._keys = keys
@@ -67,7 +71,8 @@ class Rebuilder:
         for key in self._sink.keys(prefix):
             known = self._index.get(file_id_of(key))
             found = self._read(key, known)
-            self._index.put([found.entry])
+            if found.entry is not None:
+                self._index.put([found.entry])
             yield found
 
     def _read(self, key: str, known: IndexEntry | None) -> Rebuilt:
@@ -76,18 +81,32 @@ class Rebuilder:
             try:
                 head = read_head(file)
                 if head.core.file_id != file_id_of(key):
-                    raise FormatError("it is that of another object", field="file_id", offset=16)
+                    raise MisplacedRecordingError(f"file {head.core.file_id.hex()} lies there; {_FIND_OUT}")
             except RecordingError as error:
                 return self._unreadable(key, size, known, str(error))
-            self._on_read(head.core.file_id)
+            if (copy := self._copy(key, head, known)) is not None:
+                return Rebuilt(key=key, entry=None, is_new=False, problem=copy)
+            self._on_read(head)
             try:
                 with open_recording(file, keys=self._keys, sidecars=sidecars(self._sink, key)) as reader:
-                    entry = self._entry(key, size, reader)
+                    entry = self._entry(key, size, reader, known)
             except RecordingError as error:
                 return self._unreadable(key, size, known, str(error), head)
         return Rebuilt(key=key, entry=self._with_hold(key, entry, known), is_new=known is None)
 
-    def _entry(self, key: str, size: int, reader: RecordingReader) -> IndexEntry:
+    def _copy(self, key: str, head: Head, known: IndexEntry | None) -> str | None:
+        """What is wrong with the place of a file that has the right name; None: nothing.
+
+        Entered in the place of the right one it would be read for it, and deleted for it.
+        """
+        if head.core.tenant_handle != tenant_of(key):
+            return f"it is of tenant {head.core.tenant_handle.hex()}; {_FIND_OUT}"
+        elsewhere = None if known is None else known.object_key
+        if elsewhere is not None and elsewhere != key and self._sink.size(elsewhere) is not None:
+            return f"it is a second copy of {elsewhere}; {_FIND_OUT}"
+        return None
+
+    def _entry(self, key: str, size: int, reader: RecordingReader, known: IndexEntry | None) -> IndexEntry:
         head, meta = reader.head, reader.meta
         started_hour = month_of(key) if meta.started_at is None else utc_hour(meta.started_at)
         trunks = (meta.trunk_a, meta.trunk_b)
@@ -102,7 +121,7 @@ class Rebuilder:
             segment=meta.segment or 0,
             call_uid=meta.call_uid or "",
             tenant_handle=tenant,
-            state=IndexState.INCOMPLETE if reader.final() is None else IndexState.COMPLETE,
+            state=_state(reader, known),
             provider=0 if slot is None else slot.provider,
             key_id="" if slot is None else slot.key_id.decode("ascii", "backslashreplace"),
             started_hour=started_hour,
@@ -136,7 +155,7 @@ class Rebuilder:
     ) -> Rebuilt:
         """What is known stays as it is; what is not gets an entry, so that it is not forgotten."""
         if known is not None:
-            return Rebuilt(key=key, entry=known, is_new=False, problem=problem)
+            return Rebuilt(key=key, entry=None, is_new=False, problem=problem)
         file_id = file_id_of(key)
         slot = None if head is None else self._newest_slot(key, head)
         entry = IndexEntry(
@@ -144,7 +163,7 @@ class Rebuilder:
             recording=file_id,
             segment=0 if head is None else head.core.segment_no,
             call_uid="",
-            tenant_handle=bytes.fromhex(key.partition("/")[0]),
+            tenant_handle=tenant_of(key),
             state=IndexState.CORRUPT if head is None else IndexState.INCOMPLETE,
             provider=0 if slot is None else slot.provider,
             key_id="" if slot is None else slot.key_id.decode("ascii", "backslashreplace"),
@@ -156,14 +175,31 @@ class Rebuilder:
 
     def _with_hold(self, key: str, entry: IndexEntry, known: IndexEntry | None) -> IndexEntry:
         """`put` keeps the hold of what is known; this is for what is not."""
-        hold = HELD_AS
-        if self._sink.locks:
-            hold = HELD_BY_STORE if self._sink.retention(key).is_held else ""
         retain_until = entry.retain_until
         if known is not None and known.retain_until is not None:
             # What was promised once is never shortened by what is configured now.
             retain_until = max(known.retain_until, retain_until or known.retain_until)
-        return replace(entry, hold=hold or None, retain_until=retain_until)
+        return replace(entry, hold=hold_of_unknown(self._sink, key, HELD_AS), retain_until=retain_until)
+
+
+def hold_of_unknown(sink: Sink, key: str | None, label: str) -> str | None:
+    """The hold on what an index did not know: the store's own where it keeps holds, otherwise one named `label`.
+
+    A hold that was lost with an index must not become a deletion. Raises SinkError.
+    """
+    if not sink.locks or key is None:
+        return label
+    try:
+        return HELD_BY_STORE if sink.retention(key).is_held else None
+    except ObjectMissingError:
+        return label
+
+
+def _state(reader: RecordingReader, known: IndexEntry | None) -> IndexState:
+    """By its end alone; altered records, which only reading all of it finds, are found once and not forgotten."""
+    if known is not None and known.state is IndexState.CORRUPT:
+        return IndexState.CORRUPT
+    return IndexState.INCOMPLETE if reader.final() is None else IndexState.COMPLETE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,6 +102,12 @@ class RecordingIndex:
         with self._writing() as connection:
             connection.execute(statement.values(provider=provider, key_id=key_id))
 
+    def set_state(self, file_id: bytes, state: IndexState, *, records: int) -> None:
+        """Say what a file was found to be; nothing else of its entry changes, and one that is deleted stays so."""
+        statement = sa.update(RECORDINGS).where(RECORDINGS.c.file_id == file_id.hex(), _IS_KEPT)
+        with self._writing() as connection:
+            connection.execute(statement.values(state=state.value, records=records))
+
     # -- what is asked -----------------------------
 
     def get(self, file_id: bytes) -> IndexEntry | None:
@@ -124,7 +130,7 @@ class RecordingIndex:
         since_hour: datetime | None = None,
         until_hour: datetime | None = None,
         blind: Collection[bytes] | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
     ) -> list[IndexEntry]:
         """Entries that match all that is given, newest hour first, the segments of a recording in order.
 
@@ -141,7 +147,7 @@ class RecordingIndex:
             since_hour: begun in this hour or later.
             until_hour: begun before this hour.
             blind: blind indexes, one of which is a party's (recording.index.parties).
-            limit: so many at most.
+            limit: so many at most; None: all.
         """
         columns = RECORDINGS.c
         tests: list[sa.ColumnElement[bool]] = [
@@ -196,6 +202,12 @@ class RecordingIndex:
         with self._reading() as connection:
             found = {str(state): int(count) for state, count in connection.execute(query)}
         return {state: found.get(state.value, 0) for state in IndexState}
+
+    def count_held(self) -> int:
+        """How many files are on hold."""
+        query = sa.select(sa.func.count()).select_from(RECORDINGS).where(RECORDINGS.c.hold.is_not(None))
+        with self._reading() as connection:
+            return int(connection.scalar(query) or 0)
 
     # -- hold and deletion: each decided in one transaction, for all of a recording ---
 

@@ -189,6 +189,11 @@ def file_id_of(key: str) -> bytes:
     return bytes.fromhex(check_key(key).rpartition("/")[2].removesuffix(EXTENSION))
 
 
+def tenant_of(key: str) -> bytes:
+    """The tenant's handle in an object key. Raises ObjectMissingError for what is none."""
+    return bytes.fromhex(check_key(key).partition("/")[0])
+
+
 def is_key(text: str) -> bool:
     """Whether `ObjectName` could have made it."""
     return _KEY.fullmatch(text) is not None

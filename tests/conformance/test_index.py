@@ -77,6 +77,31 @@ def test_an_entry_comes_back_as_it_was_and_is_replaced_as_a_whole(index: Recordi
     assert index.find() == [done]
 
 
+def test_a_verdict_changes_the_state_and_nothing_that_others_wrote_meanwhile(index: RecordingIndex) -> None:
+    index.put([ENTRY])
+    index.put([replace(ENTRY, object_key="k", key_id="fedcba9876543210", size_bytes=7)])
+    index.set_state(ENTRY.file_id, IndexState.CORRUPT, records=3)
+    changed = replace(
+        ENTRY,
+        object_key="k",
+        key_id="fedcba9876543210",
+        size_bytes=7,
+        state=IndexState.CORRUPT,
+        records=3,
+    )
+    assert index.get(ENTRY.file_id) == changed
+    assert index.begin_deletion(ENTRY.recording)
+    index.set_state(ENTRY.file_id, IndexState.COMPLETE, records=9)
+    assert index.get(ENTRY.file_id) == replace(changed, state=IndexState.DELETING)
+
+
+def test_held_files_are_counted(index: RecordingIndex) -> None:
+    index.put([replace(ENTRY, state=IndexState.COMPLETE)])
+    assert index.count_held() == 0
+    index.put_hold(ENTRY.recording, "court")
+    assert index.count_held() == 1
+
+
 def test_it_is_still_there_for_the_next_process(index: RecordingIndex, place: Place) -> None:
     index.put([ENTRY])
     index.close()

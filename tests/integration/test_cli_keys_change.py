@@ -220,7 +220,7 @@ def test_a_recording_that_no_index_knows_keeps_the_key(lab: KeysLab, where: str)
     assert {"store": "index rebuild", "spool": "recordings recover"}[where] in lab.err
     assert (lab.keys / "dev.kek").exists()
     if where == "store":
-        assert lab.run("index", "rebuild") == 0, lab.err
+        assert lab.run("index", "rebuild", "--reason", "migration") == 0, lab.err
         assert lab.run("keys", "retire", "dev", "--to", "next", "--rewrap", *REASON) == 0, lab.err
         lab.drop_section("dev")
         verified(lab, [lost, known])

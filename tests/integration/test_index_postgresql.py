@@ -112,7 +112,7 @@ def test_a_recorder_and_every_command_work_on_a_shared_index(
     (entry,) = run("recordings", "find", "--number", CALLER, "--parties", "--reason", "test")["recordings"]  # type: ignore[misc,attr-defined]
     assert (entry["file_id"], entry["from"]) == (call.file_id, CALLER)
     assert run("index", "status", "--check")["complete"] == 1
-    assert run("index", "rebuild")["new"] == 0
+    assert run("index", "rebuild", "--reason", "migration")["new"] == 0
     run("recordings", "hold", call.file_id, "--reason", "complaint")
     assert run("recordings", "expire")["kept"]["hold"] == 1  # type: ignore[index]
     run("recordings", "release", call.file_id, "--reason", "reviewed")

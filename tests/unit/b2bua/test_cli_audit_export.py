@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from b2bua.audit import AuditEvent, AuditLine, AuditLog
@@ -79,6 +82,18 @@ def test_stock_openssl_opens_the_lines(
     assert (last["event"], last["reason"]) == ("audit_exported", "siem")
     assert len(last["fingerprint"]) == 64
     assert "sealed to 1 recipients" in capsys.readouterr().out
+
+
+def test_the_log_names_each_certificate_that_it_was_sealed_to(
+    file: ConfigurationFile, recipient: RecipientFiles, tmp_path: Path
+) -> None:
+    second = make_recipient(tmp_path, "second", ec.generate_private_key(ec.SECP256R1()))
+    assert export(file, recipient, tmp_path / "a.p7m", "--recipient", str(second.certificate)) == 0
+    lines = [line for line in sealed_lines(file.path) if line["event"] == "audit_exported"]
+    pems = [each.certificate.read_bytes() for each in (recipient, second)]
+    wanted = [x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex() for pem in pems]
+    assert [line["fingerprint"] for line in lines] == wanted
+    assert {line["uid"] for line in lines} == {os.getuid()}
 
 
 def test_filters_and_what_may_not_be(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import secrets
 import shutil
 import stat
@@ -24,6 +26,8 @@ from recording.sinks.local import LocalSink
 from support.audited import sealed_lines
 from support.configuration import ConfigurationFile, make_configuration
 from support.recorded import CALLED, CALLER, record_call
+
+REBUILD = ("--reason", "migration")
 
 
 @pytest.fixture
@@ -253,6 +257,56 @@ def test_a_deletion_that_fails_is_named_and_can_be_done_again(
     assert run.json("recordings", "expire")["deleted"] == [call.file_id]
 
 
+def test_nothing_goes_and_no_hold_is_lifted_while_the_audit_log_can_not_be_written(
+    file: ConfigurationFile, run: Command
+) -> None:
+    """The disk of the log is full."""
+    file.replace('key = "dev"\n', 'key = "dev"\nretain_days = 30\n')
+    held, over = (record_call(file.load()) for _ in range(2))
+    run("recordings", "hold", held.file_id, "--reason", "court-order")
+    age(file, 3000)
+    with opened(file) as index:
+        index.put([replace(entry, retain_until=None) for entry in index.find()])
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for words in (("expire",), ("release", held.file_id, "--reason", "lifted")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "pwrite", full)
+            run("recordings", *words)
+        assert run.code == 75
+        assert "No space left" in run.err
+    assert len(list(LocalSink(file.load().recording.directory).keys())) == 2
+    assert run.find("--hold") == [held.file_id]
+    assert run.json("recordings", "expire")["deleted"] == [over.file_id]
+    run("recordings", "release", held.file_id, "--reason", "lifted")
+    assert run.find("--hold") == []
+
+
+def test_the_audit_log_says_who_held_searched_and_deleted(file: ConfigurationFile, run: Command) -> None:
+    call = record_call(file.load())
+    run("recordings", "hold", call.file_id, "--reason", "court-order")
+    run("recordings", "find", "--hold")
+    run("recordings", "release", call.file_id, "--reason", "lifted")
+    lines = events(file, "recording_held", "index_searched", "recording_released")
+    assert [line["uid"] for line in lines] == [os.getuid()] * 3
+
+
+def test_a_list_that_was_cut_says_so(file: ConfigurationFile, run: Command) -> None:
+    for _ in range(2):
+        record_call(file.load())
+    for command in ("list", "find"):
+        found = run.json("recordings", command, "--limit", "1")
+        assert (len(found["recordings"]), found["more"]) == (1, True)
+        run("recordings", command, "--limit", "1")
+        assert "more than these 1" in run.err
+        found = run.json("recordings", command, "--limit", "2")
+        assert (len(found["recordings"]), found["more"], run.err) == (2, False, "")
+        with pytest.raises(SystemExit):
+            run("recordings", command, "--limit", "0")
+
+
 # --- rebuild
 
 
@@ -264,7 +318,7 @@ def test_an_index_that_was_lost_is_rebuilt_from_storage_alone(file: Configuratio
     path = file.load().recording.index_path
     for each in path.parent.glob(f"{path.name}*"):
         each.unlink()
-    facts = run.json("index", "rebuild")
+    facts = run.json("index", "rebuild", *REBUILD)
     assert (facts["objects"], facts["new"], facts["on_hold"], facts["unreadable"]) == (1, 1, 1, 0)
     assert facts["names_not_sealed"] is None
     with opened(file) as index:
@@ -276,7 +330,8 @@ def test_an_index_that_was_lost_is_rebuilt_from_storage_alone(file: Configuratio
         "recordings"
     ]
     assert (entry["file_id"], entry["from"], entry["hold"]) == (call.file_id, CALLER, HELD_AS)
-    assert [line["reason"] for line in events(file, "recording_read")] == ["index_rebuild"]
+    (line,) = events(file, "recording_read")
+    assert (line["action"], line["reason"], line["uid"]) == ("index_rebuild", "migration", os.getuid())
 
 
 def test_what_comes_back_unknown_is_kept_until_somebody_has_looked(
@@ -285,7 +340,7 @@ def test_what_comes_back_unknown_is_kept_until_somebody_has_looked(
     file.replace('key = "dev"\n', 'key = "dev"\nretain_days = 30\n')
     record_call(file.load())
     file.load().recording.index_path.unlink()
-    run("index", "rebuild")
+    run("index", "rebuild", *REBUILD)
     age(file, 3000)
     assert run.json("recordings", "expire")["kept"]["hold"] == 1
     run("recordings", "release", "--held-for", HELD_AS, "--reason", "reviewed")
@@ -301,14 +356,14 @@ def test_a_rebuild_over_an_index_keeps_what_only_the_index_knows(
     promised = datetime(2090, 1, 1, tzinfo=UTC)
     with opened(file) as index:
         index.put([replace(entry, retain_until=promised) for entry in index.find()])
-    facts = run.json("index", "rebuild")
+    facts = run.json("index", "rebuild", *REBUILD)
     assert (facts["new"], facts["on_hold"]) == (0, 0)
     with opened(file) as index:
         (entry,) = index.find()
         assert (entry.hold, entry.retain_until) == ("complaint", promised)
         gone = replace(entry, state=IndexState.DELETED)
         index.put([gone])
-    run("index", "rebuild")
+    run("index", "rebuild", *REBUILD)
     with opened(file) as index:
         assert index.find()[0].state is IndexState.DELETED, "an entry of what was deleted does not come back"
     run("index", "status", "--check")
@@ -325,7 +380,7 @@ def test_objects_that_cannot_be_read_get_entries_and_are_named(file: Configurati
     swapped = path_of(sink, entries[foreign.file_id])
     swapped.write_bytes(path_of(sink, entries[good.file_id]).read_bytes())
     file.load().recording.index_path.unlink()
-    facts = run.json("index", "rebuild")
+    facts = run.json("index", "rebuild", *REBUILD)
     assert (facts["objects"], facts["unreadable"]) == (3, 2)
     assert run.code == 89
     assert cut.file_id in run.err
@@ -348,7 +403,7 @@ def test_without_the_players_key_a_rebuild_names_every_recording(
     kek = file.made.kek
     kek.unlink()
     create_kek(kek)
-    assert run.json("index", "rebuild")["unreadable"] == 1
+    assert run.json("index", "rebuild", *REBUILD)["unreadable"] == 1
     assert run.code == 89
     with opened(file) as index:
         (entry,) = index.find()
@@ -357,6 +412,42 @@ def test_without_the_players_key_a_rebuild_names_every_recording(
         IndexState.COMPLETE,
         call.call_uid,
     )
+
+
+def test_what_was_found_altered_stays_so_through_a_rebuild(file: ConfigurationFile, run: Command) -> None:
+    record_call(file.load())
+    sink = LocalSink(file.load().recording.directory)
+    (key,) = sink.keys()
+    content = bytearray(sink.path(key).read_bytes())
+    content[4096 + 8208 + 100] ^= 1
+    sink.path(key).write_bytes(content)
+    run("recordings", "verify", "--all", "--reason", "integrity_check")
+    assert run.code == 26
+    run("index", "rebuild", *REBUILD)
+    with opened(file) as index:
+        assert [entry.state for entry in index.find()] == [IndexState.CORRUPT]
+
+
+@pytest.mark.parametrize("place", ["another tenant", "another month"])
+@pytest.mark.parametrize("is_lost", [False, True], ids=["known", "lost"])
+def test_a_copy_in_another_place_is_named_and_never_taken_for_the_recording(
+    file: ConfigurationFile, run: Command, place: str, is_lost: bool
+) -> None:
+    call = record_call(file.load())
+    sink = LocalSink(file.load().recording.directory)
+    (key,) = sink.keys()
+    tenant, _, name = key.partition("/")
+    copy = f"{'ff' * 16}/{name}" if place == "another tenant" else f"{tenant}/2099/01/{key[-37:]}"
+    sink.path(copy).parent.mkdir(parents=True)
+    shutil.copy(sink.path(key), sink.path(copy))
+    if is_lost:
+        file.load().recording.index_path.unlink()
+    facts = run.json("index", "rebuild", *REBUILD)
+    assert (facts["objects"], facts["unreadable"], run.code) == (2, 1, 89)
+    assert f"{copy}: " in run.err
+    with opened(file) as index:
+        (entry,) = index.find()
+    assert (entry.file_id.hex(), entry.object_key, entry.state) == (call.file_id, key, IndexState.COMPLETE)
 
 
 # --- status
@@ -397,12 +488,36 @@ def test_a_backup_brings_back_entries_holds_and_names(
         for text in (before.call_uid, before.file_id.hex(), "complaint", CALLER):
             assert text.encode() not in content
     file.load().recording.index_path.unlink()
-    assert run.json("index", "restore", str(backup)) | {"at": ""} == {"entries": 1, "index_keys": 1, "at": ""}
+    assert run.json("index", "restore", str(backup)) | {"at": ""} == {
+        "entries": 1,
+        "index_keys": 1,
+        "on_hold": 0,
+        "at": "",
+    }
     with opened(file) as index:
         assert index.find() == [before]
     (entry,) = run.json("recordings", "find", "--hold", "--parties", "--reason", "test")["recordings"]
     assert entry["from"] == CALLER
     assert [line["count"] for line in events(file, "index_backed_up", "index_restored")] == [1, 1]
+
+
+def test_a_hold_put_after_the_backup_does_not_become_a_deletion(
+    file: ConfigurationFile, run: Command, tmp_path: Path
+) -> None:
+    file.replace('key = "dev"\n', 'key = "dev"\nretain_days = 30\n')
+    call = record_call(file.load())
+    backup = tmp_path / "index.crec"
+    run("index", "backup", "-o", str(backup))
+    run("recordings", "hold", call.file_id, "--reason", "court-order")
+    file.load().recording.index_path.unlink()
+    assert run.json("index", "restore", str(backup))["on_hold"] == 1
+    assert "--held-for index_restored" in run.err
+    age(file, 3000)
+    with opened(file) as index:
+        index.put([replace(entry, retain_until=None) for entry in index.find()])
+    assert run.json("recordings", "expire")["kept"]["hold"] == 1
+    run("recordings", "release", "--held-for", "index_restored", "--reason", "compared")
+    assert run.json("recordings", "expire")["deleted"] == [call.file_id]
 
 
 def test_a_restore_changes_nothing_that_the_index_knows(

@@ -97,6 +97,20 @@ def test_a_cut_in_storage_is_named_as_such(file: ConfigurationFile, verify: Veri
 
 
 @pytest.mark.usefixtures("call")
+def test_a_cut_shows_by_the_index_where_the_manifest_was_taken_too(
+    file: ConfigurationFile, verify: Verify
+) -> None:
+    path = stored(file)
+    path.write_bytes(path.read_bytes()[:-RECORD])
+    path.with_suffix(MANIFEST_SUFFIX).unlink()
+    records = (path.stat().st_size - 4096) // RECORD + 1
+    for _ in range(2):  # having said it once it still knows
+        found = verify()
+        assert (found["state"], found["manifest"], verify.code) == ("incomplete", "unsigned", 27)
+        assert f"the index has it with {records} records" in found["detail"]
+
+
+@pytest.mark.usefixtures("call")
 def test_what_no_record_shows_the_manifest_does(file: ConfigurationFile, verify: Verify) -> None:
     """The generation of the slots is not covered by the commitment."""
     path = stored(file)

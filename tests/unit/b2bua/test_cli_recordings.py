@@ -76,8 +76,9 @@ def stored(file: ConfigurationFile) -> Path:
 
 
 def test_list_before_anything_was_recorded(run: Command, file: ConfigurationFile) -> None:
-    assert run.json("list") == {"recordings": []}
+    assert run.json("list") == {"recordings": [], "more": False}
     assert run.code == 0
+    assert "there is no index" in run.err
     assert not (file.made.directory / "recordings-index.sqlite").exists(), "reading makes no index"
 
 
@@ -87,7 +88,7 @@ def test_list_names_every_recording_and_filters(run: Command, file: Configuratio
     assert {row["file_id"] for row in rows} == {one.file_id, other.file_id}
     assert {row["state"] for row in rows} == {"complete"}
     assert [row["file_id"] for row in run.json("list", "--call", one.call_uid)["recordings"]] == [one.file_id]
-    assert run.json("list", "--state", "incomplete") == {"recordings": []}
+    assert run.json("list", "--state", "incomplete")["recordings"] == []
     assert len(run.json("list", "--limit", "1")["recordings"]) == 1
     table = run("list")
     assert one.file_id in table
@@ -273,7 +274,9 @@ def test_export_never_overwrites_without_force(run: Command, file: Configuration
     out.write_text("mine")
     run("export", "--plaintext", call.file_id, "-o", str(out))
     assert run.code == 32
+    assert "--force" in run.err
     assert out.read_text() == "mine"
+    assert not [line for line in sealed_lines(file.path) if line["event"] == "export_plaintext"]
     run("export", "--plaintext", call.file_id, "-o", str(out), "--force")
     assert run.code == 0
     assert frames_of(out) == (1, call.pcm)

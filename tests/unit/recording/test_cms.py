@@ -152,6 +152,15 @@ def test_a_certificate_that_must_not_be_sealed_to(tmp_path: Path, why: str) -> N
         parse_recipient(bad.certificate.read_bytes(), now=NOW)
 
 
+def test_every_rule_that_a_certificate_breaks_is_named_at_once(tmp_path: Path) -> None:
+    short = rsa.generate_private_key(65537, 1024)
+    bad = make_recipient(tmp_path, "bad", short, ca=True, usages=None, start=NOW - 9 * DAY, end=NOW - DAY)
+    with pytest.raises(RecipientError) as caught:
+        parse_recipient(bad.certificate.read_bytes(), now=NOW)
+    for words in ("expired at", "1024 bits", "certification authority", "states no key usage"):
+        assert words in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("key", "changes"),
     [
