@@ -58,6 +58,20 @@ class UnnamedFile:
 
 
 @contextlib.contextmanager
+def in_place_of(path: Path, *, is_forced: bool) -> Iterator[Path]:
+    """Where to write what takes the place of `path` when the block ends well; what is there stays until then.
+
+    Not forced, or where nothing is there, it is `path` itself. Raises OSError.
+    """
+    if not (is_forced and path.exists()):
+        yield path
+        return
+    target = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    yield target
+    target.replace(path)
+
+
+@contextlib.contextmanager
 def unnamed_file(path: Path, directory: int) -> Iterator[UnnamedFile]:
     """A file of mode 0600 in `path`'s directory, open as `directory`; gone at the end if it was not linked."""
     flags = os.O_WRONLY | os.O_CLOEXEC

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from recording.artefact import ArtefactWriter, Attached, check_media_type, descr
 from recording.format.content import RecordingKind
 from recording.index import IndexEntry, IndexState
 from recording.keys.build import build_provider
+from recording.private_file import in_place_of
 from recording.recorder import recover
 
 if TYPE_CHECKING:
@@ -171,13 +171,9 @@ def _open(arguments: argparse.Namespace) -> int:
         if destination == _STANDARD_OUTPUT:
             open_artefact(openers, sys.stdout.buffer, recipients=recipients)
             return 0
-        target = destination
-        if arguments.force and destination.exists():
-            target = destination.with_name(f".{destination.name}.{secrets.token_hex(8)}")
         try:
-            meta = open_artefact(openers, target, recipients=recipients)
-            if target != destination:
-                target.replace(destination)
+            with in_place_of(destination, is_forced=arguments.force) as target:
+                meta = open_artefact(openers, target, recipients=recipients)
         except OSError as error:
             raise CommandError(f"{destination}: {error.strerror}; name a file that can be written") from error
     facts = {

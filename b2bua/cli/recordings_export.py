@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from b2bua.errors import CommandError
 from recording.chain import ChainError, Opener
 from recording.export import ExportChannels, ExportForm, ExportPlan, ExportResult, export, form_of
 from recording.moment import Moment, Stretch, parse_moment
+from recording.private_file import in_place_of
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
@@ -131,17 +131,11 @@ def _export(segments: list[Opener], destination: Path, plan: ExportPlan, *, forc
 
         if destination == STANDARD_OUTPUT:
             return export(segments, sys.stdout.buffer, plan, progress=report)
-        # With --force the old file stays until the new one is whole.
-        target = destination
-        if force and destination.exists():
-            target = destination.with_name(f".{destination.name}.{secrets.token_hex(8)}")
         try:
-            result = export(segments, target, plan, progress=report)
-            if target != destination:
-                target.replace(destination)
+            with in_place_of(destination, is_forced=force) as target:
+                return export(segments, target, plan, progress=report)
         except OSError as error:
             raise CommandError(f"{destination}: {error.strerror}; name a file that can be written") from error
-        return result
 
 
 def _moment(text: str) -> Moment:
