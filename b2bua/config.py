@@ -17,7 +17,7 @@ from b2bua.config_document import Document, Section, parse
 from b2bua.config_files import check_files, material_settings, metrics_material_settings
 from b2bua.config_index import check_index_files, index_settings, retention_settings
 from b2bua.config_keys import key_settings
-from b2bua.config_shape import RouteTable, TenantTable, TrunkTable
+from b2bua.config_shape_calls import RouteTable, TenantTable, TrunkTable
 from b2bua.config_sink import sink_settings
 from b2bua.errors import ConfigurationError, ConfigurationProblem
 from b2bua.settings import (

@@ -11,7 +11,8 @@ from b2bua.config_document import Document, Report, Section, dotted
 from b2bua.config_index import check_index
 from b2bua.config_keys import AWSKey, LocalKey, RSAKey
 from b2bua.config_lines import KeyPath
-from b2bua.config_shape import AuditTable, LogTable, TenantTable, TrunkTable
+from b2bua.config_shape_calls import TenantTable, TrunkTable
+from b2bua.config_shape_process import AuditTable, LogTable
 from b2bua.config_sink import check_sink
 from b2bua.config_values import KMS_KEY, HostPort, PortRange
 from b2bua.settings import Environment

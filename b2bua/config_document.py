@@ -19,25 +19,12 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from b2bua import config_values as values
 from b2bua.config_keys import KEY_TABLES, KeyProviderName, KeyTable
 from b2bua.config_lines import KeyPath, key_lines, line_of
-from b2bua.config_shape import (
-    SIP,
-    TLS,
-    AuditTable,
-    ControlTable,
-    General,
-    LimitsTable,
-    LogTable,
-    Media,
-    MetricsTable,
-    PostureTable,
-    Recording,
-    RouteTable,
-    Table,
-    TenantTable,
-    TrunkTable,
-)
+from b2bua.config_shape_calls import SIP, TLS, LimitsTable, Media, RouteTable, TenantTable, TrunkTable
 from b2bua.config_shape_index import IndexTable
+from b2bua.config_shape_process import AuditTable, ControlTable, General, LogTable, MetricsTable, PostureTable
+from b2bua.config_shape_recording import Recording
 from b2bua.config_shape_sink import SinkTable
+from b2bua.config_table import Table
 from b2bua.errors import ConfigurationProblem
 
 TableType = TypeVar("TableType", bound=Table)

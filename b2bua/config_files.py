@@ -12,7 +12,8 @@ from cryptography.x509.oid import NameOID
 from b2bua.config_document import Document, Report, Section
 from b2bua.config_key_files import check_key_files
 from b2bua.config_lines import KeyPath
-from b2bua.config_shape import TLS, MetricsTable
+from b2bua.config_shape_calls import TLS
+from b2bua.config_shape_process import MetricsTable
 from b2bua.config_sink import check_sink_files
 from b2bua.settings import Environment
 from recording.keys.errors import KeyConfigurationError

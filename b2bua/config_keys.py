@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, assert_never
 
 from b2bua import config_values as values
-from b2bua.config_shape import PathText, Table, default_of, documented, read_by
+from b2bua.config_table import PathText, Table, default_of, documented, read_by
 from recording.settings import (
     AWSKMSKeySettings,
     KeySettings,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from b2bua import config_values as values
 from b2bua.config_keys import FloorValue, HTTPSValue
-from b2bua.config_shape import PathText, Table, default_of, documented, read_by
+from b2bua.config_table import PathText, Table, default_of, documented, read_by
 from recording.settings import (
     PART_MAX_BYTES,
     PART_MIN_BYTES,

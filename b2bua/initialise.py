@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from b2bua.config_checks import PORTS_PER_CALL
-from b2bua.config_shape import MOST_CALLS
+from b2bua.config_shape_calls import MOST_CALLS
 from b2bua.config_values import HIGHEST_PORT, LOWEST_PORT, LOWEST_RTP_PORT
 from b2bua.errors import InitialisationError
 from recording.index.search_key import create_search_key

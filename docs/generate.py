@@ -19,8 +19,11 @@ import recording
 import tls
 from b2bua.config_document import REQUIRED_TABLES, SINGLE_TABLES
 from b2bua.config_keys import KEY_TABLES, TransitTable
-from b2bua.config_shape import General, Pool, RouteTable, Table, TenantTable, TrunkTable
+from b2bua.config_shape_calls import RouteTable, TenantTable, TrunkTable
+from b2bua.config_shape_process import General
+from b2bua.config_shape_recording import Pool
 from b2bua.config_shape_sink import SinkTable
+from b2bua.config_table import Table
 from b2bua.errors import B2BUAError
 from recording.errors import RecordingError
 from tls.errors import TLSError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from b2bua.config_shape import MOST_CALLS
+from b2bua.config_shape_calls import MOST_CALLS
 from b2bua.sip.endpoint import CALL_HEADROOM, MAX_MESSAGE_BYTES
 
 SITE = (Path(__file__).parents[3] / "packaging" / "pjsip" / "config_site.h").read_text()
