@@ -1,8 +1,8 @@
 """The composition root: builds every object of a serving process and fixes the order of start and stop.
 
-The calling thread becomes the SIP thread. Start: audit, keys and spool, SIP, metrics. Stop: SIP, pump,
-recorder, metrics, audit; so that
-what ends a call is always still recorded and audited.
+The calling thread becomes the SIP thread. Start: audit, keys and spool, metrics, SIP, so that who asks whether it is
+ready is answered from the first moment. Stop: SIP, pump, metrics, recorder, audit; so that what ends a call is always
+still recorded and audited.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,8 +42,12 @@ from tls.policy import PeerVerifier
 
 _log = structlog.get_logger(__name__)
 
-KEYS_READY_S = 15.0
-"""How long start-up waits for the first data keys; the provider's own time-out is 5 s."""
+KEYS_READY_S = 5.0
+"""How long start-up waits for the first data keys, as the provider itself waits for an answer.
+
+A key service that is away delays nothing further: the process serves, is not ready, and refuses what may not go
+unrecorded or unaudited until it has keys. Who calls an emergency number is served at once.
+"""
 RECORDER_STOP_S = 10.0
 MATERIAL_CHECK_S = 5.0
 DESCRIPTORS_PER_CALL = 8
@@ -93,8 +98,6 @@ class Application:
             _prepare_process(self._settings)
             stack.callback(self._audit.close)
             self._audit.start()
-            if not self._audit.wait_ready(KEYS_READY_S):
-                raise ReadinessError(f"{self._audit.problem()}; see `b2bua keys status`")
             self._serve(stack, on_ready)
 
     def _serve(self, stack: contextlib.ExitStack, on_ready: Callable[[Ready], None]) -> None:
@@ -105,6 +108,8 @@ class Application:
         verifier = PeerVerifier(material.trust)
         self._metrics.set_tls_floor_exceptions(settings.recording.tls_floor_exceptions)
         recorder = self._start_recorder(stack)
+        metrics_port = self._start_metrics(stack, recorder)
+        self._wait_for_keys(recorder)
         loop = SIPLoop()
         pump = Pump(
             interval_ms=settings.recording.drain_interval_ms,
@@ -128,7 +133,6 @@ class Application:
         library_log.start()
         engine.attach(sip_stack.accounts)
         self._start_resolver(stack, loop)
-        metrics_port = self._start_metrics(stack, recorder)
         reload = CertificateReload(
             settings=settings,
             material=material,
@@ -164,11 +168,16 @@ class Application:
         )
         stack.callback(recorder.stop, RECORDER_STOP_S)
         recorder.start()
-        if not recorder.wait_ready(KEYS_READY_S):
-            raise ReadinessError(
-                f"the recorder is not ready: {recorder.readiness()}; see `b2bua keys status`"
-            )
         return recorder
+
+    def _wait_for_keys(self, recorder: Recorder | None) -> None:
+        """Until everything is there that the first call needs; not beyond the first failure."""
+        end = time.monotonic() + KEYS_READY_S
+        if not self._audit.wait_ready(KEYS_READY_S):
+            _log.error("not_ready", problem=self._audit.problem(), cure="see `b2bua keys status`")
+        left_s = max(0.0, end - time.monotonic())
+        if recorder is not None and not recorder.wait_ready(left_s, until_failure=True):
+            _log.error("not_ready", problem=str(recorder.readiness()), cure="see `b2bua keys status`")
 
     def _start_resolver(self, stack: contextlib.ExitStack, loop: SIPLoop) -> None:
         table = HostTable(

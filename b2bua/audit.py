@@ -288,7 +288,7 @@ class AuditLog:
         self._thread.start()
 
     def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until there is a data key to begin with. For start-up."""
+        """Wait until there is a data key to begin with, or its provider has failed. For start-up."""
         return self._store.wait_ready(timeout_s)
 
     def write(self, line: AuditLine) -> None:

@@ -178,7 +178,7 @@ class SealedStore:
             self._pool.start()
 
     def wait_ready(self, timeout_s: float) -> bool:
-        return self._pool is None or self._pool.wait_ready(timeout_s)
+        return self._pool is None or self._pool.wait_ready(timeout_s, until_failure=True)
 
     def close(self) -> None:
         if self._pool is not None:

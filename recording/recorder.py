@@ -242,10 +242,15 @@ class Recorder:
         self._is_stopped = is_done
         return is_done
 
-    def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until every tenant's keys are in stock. For start-up; not for the SIP or pump thread."""
+    def wait_ready(self, timeout_s: float, *, until_failure: bool = False) -> bool:
+        """Wait until every tenant's keys are in stock. For start-up; not for the SIP or pump thread.
+
+        `until_failure`: no longer than until a provider has failed once.
+        """
         end = time.monotonic() + timeout_s
-        is_stocked = self._pool.wait_ready(timeout_s, level=self._settings.pool.size)
+        is_stocked = self._pool.wait_ready(
+            timeout_s, level=self._settings.pool.size, until_failure=until_failure
+        )
         if self._sealer is not None:
             # Not asked whether it is: without it names are missing in the index, and nothing of a recording.
             self._sealer.wait_ready(_left(end))

@@ -93,6 +93,8 @@ _COMPACT = {
 _NAME = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+")
 _REQUEST_LINE = re.compile(r"([A-Z]+) (sips?):([^ ]+) SIP/2\.0")
 _USER = re.compile(r"[A-Za-z0-9_.!~*'()&=+$,;?/%#-]{1,128}")
+_TO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|#")
+"""What `_USER` lets through and the grammar does not."""
 _FROM_USER = re.compile(r"sips?:([^@>;\s]{1,128})@", re.IGNORECASE)
 
 
@@ -104,7 +106,7 @@ class HeaderError(ValueError):
 class InviteHeaders:
     """What an initial INVITE tells.
 
-    `scheme` is the request URI's; users are the still escaped user parts, None where absent.
+    `scheme` is the request URI's; users are the user parts as they came, escapes and all, None where absent.
     """
 
     scheme: str
@@ -114,6 +116,14 @@ class InviteHeaders:
     sip_call_id: str
     replaces: bool
     passed: tuple[tuple[str, str], ...]
+
+
+def escape_user(user: str) -> str:
+    """`user` as the user part of a URI of ours: what may not stand there is escaped, what is escaped stays.
+
+    Peers write `#31#1001` and a lone `%`, and pjsip reads them. Source: RFC 3261 section 25.1, user.
+    """
+    return _TO_ESCAPE.sub(lambda found: f"%{ord(found[0]):02X}", user)
 
 
 def read_invite(message: bytes, pass_headers: Collection[str]) -> InviteHeaders:

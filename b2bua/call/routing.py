@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from b2bua.call.headers import escape_user
 from b2bua.settings import Route, Settings, TrunkSettings
 
 
@@ -24,7 +25,7 @@ class Destination:
         """
         if self.trunk.target is None:
             raise ValueError(f"trunk {self.trunk.name} has no target")
-        return self.trunk.target.uri(self.user)
+        return self.trunk.target.uri(None if self.user is None else escape_user(self.user))
 
 
 def find_destination(settings: Settings, source: str, called_user: str | None) -> Destination | None:

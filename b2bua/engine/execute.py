@@ -6,13 +6,13 @@ import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 import structlog
 
 from b2bua.call import commands as do
 from b2bua.call import events as on
 from b2bua.call.events import Event, LegRole
+from b2bua.call.headers import escape_user
 from b2bua.engine.admission import must_be_recorded
 from b2bua.engine.live import LiveCall
 from b2bua.engine.observer import EngineObserver
@@ -100,7 +100,7 @@ class Executor:
         admission = live.admission
         leg = self._new_leg(live)
         hops = ("Max-Forwards", str(admission.headers.max_forwards - 1))
-        caller = quote(admission.headers.calling_user or "anonymous", safe="+*#%!~'()&=$,;?/-_.")
+        caller = escape_user(admission.headers.calling_user or "anonymous")
         listener = self._settings.listener
         try:
             leg.dial(

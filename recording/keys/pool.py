@@ -194,14 +194,19 @@ class KeyPool:
         with self._changed:
             return {name: shelf.problem for name, shelf in self._shelves.items() if shelf.problem is not None}
 
-    def wait_ready(self, timeout_s: float, *, level: int = 1) -> bool:
+    def wait_ready(self, timeout_s: float, *, level: int = 1, until_failure: bool = False) -> bool:
         """Wait until every tenant has `level` keys, for start-up.
 
-        A tenant that can do without is waited for until its provider has failed once. False when the time is over
-        first, or the pool stopped.
+        A tenant that can do without is waited for until its provider has failed once; `until_failure`: so is any.
+        False when the time is over first, or the pool stopped.
         """
+
+        def is_over() -> bool:
+            has_failed = until_failure and any(shelf.failures for shelf in self._shelves.values())
+            return self._stopping or has_failed or self._have(level)
+
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._have(level), timeout_s)
+            self._changed.wait_for(is_over, timeout_s)
             return not self._stopping and self._have(level)
 
     def refill(self) -> float:

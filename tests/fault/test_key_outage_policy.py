@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from b2bua.app import tenant_keys
 from b2bua.config import load
 from b2bua.demo.incoming import Answering
+from b2bua.demo.outgoing import Invitation
 from b2bua.engine.admission import Admission, Admissions, Load, must_be_recorded
 from b2bua.initialise import InitOptions, InitResult, initialise
 from b2bua.settings import RecordingPolicy, Settings
@@ -35,7 +36,7 @@ from recording.reader import open_recording, read_head
 from recording.recorder import Recorder
 from recording.settings import Layout, PoolSettings
 from recording.verify import verify
-from support.edge import edge, serving
+from support.edge import Edge, edge, scrape, serving
 from support.key_pairs import rsa_files
 from support.observers import ListeningObserver
 from support.openbao import OpenBao, vault_settings
@@ -394,3 +395,39 @@ def test_a_served_b2bua_goes_on_and_says_so(
         again.stop()
         new = [path for path in again.recordings() if path not in files]
     assert [provider for path in new for provider in providers_of(path)] == [SlotProvider.VAULT_TRANSIT]
+
+
+def test_a_tenant_that_needs_keys_is_refused_until_they_come_and_the_process_serves(
+    openbao: OpenBao, tmp_path: Path
+) -> None:
+    outage = ExitStack()
+
+    def prepare(made: InitResult) -> None:
+        Site.configure(made, openbao, "")
+        outage.enter_context(sealed(openbao))
+
+    async def knock(running: Edge) -> None:
+        async with running.parties(Answering()) as p:
+            refused = await p.invite()
+            assert (await refused.wait_final()).status == 503
+            emergency = await p.caller.invite(p.connection, Invitation(uri=running.uri(user="112")))
+            await emergency.wait_answered()
+            await emergency.hang_up()
+
+    with outage, edge(tmp_path, prepare=prepare) as running:
+        assert scrape(running, "/readyz")[0] == 503
+        assert scrape(running, "/livez")[0] == 200
+        run(knock(running))
+        line = running.wait_audit(lambda line: line["event"] == "request_refused")
+        assert (line["reason"], line["status"]) == ("no_key", 503)
+        running.wait_audit(lambda line: line["event"] == "call_unrecorded" and line["reason"] == "no_key")
+        assert "not_ready" in running.stderr.read_text()
+        outage.close()
+        deadline = time.monotonic() + 45
+        while scrape(running, "/readyz")[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)  # who watches a service asks again and again as well
+        one_call(running)
+        assert running.stop() == 0
+        (recorded,) = running.recordings()
+        assert providers_of(recorded) == [SlotProvider.VAULT_TRANSIT]

@@ -231,7 +231,11 @@ def test_other_methods_are_refused(served: Edge, method: str, status: int) -> No
 def test_a_caller_without_a_number_stays_anonymous(served: Edge) -> None:
     async def scenario() -> None:
         async with served.parties(ANSWER) as p:
-            for from_uri, user in (("sips:127.0.0.1", "anonymous"), ("sips:1001@127.0.0.1", "1001")):
+            for from_uri, user in (
+                ("sips:127.0.0.1", "anonymous"),
+                ("sips:1001@127.0.0.1", "1001"),
+                ("sips:#31#1001@127.0.0.1", "%2331%231001"),
+            ):
                 call, other = await p.established(from_uri=from_uri)
                 assert f"sips:{user}@" in header(other.invite, "From")
                 await call.hang_up()

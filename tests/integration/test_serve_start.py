@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
-import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 from b2bua.demo.incoming import Answering
 from b2bua.demo.sip_message import Header
 from b2bua.initialise import InitOptions, initialise
-from support.edge import Edge, edge, serving
+from support.edge import Edge, edge, scrape, serving
 from support.endpoint import LOCALHOST, run
 
 
@@ -52,22 +50,6 @@ def test_a_configuration_with_faults_names_each_with_its_line(tmp_path: Path) ->
     for fault in ("nobody", "layuot", "edge.key"):
         assert fault in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def scrape(served: Edge, path: str) -> tuple[int, str]:
-    """GET over TLS 1.3 with the monitor's certificate."""
-    material = served.made.monitor
-    context = ssl.create_default_context(cafile=str(material.trust_path))
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(material.certificate_path, material.private_key_path)
-    with (
-        socket.create_connection((LOCALHOST, served.made.metrics_port), timeout=10) as raw,
-        context.wrap_socket(raw, server_hostname="edge.example.test") as tls,
-    ):
-        tls.sendall(f"GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n".encode())
-        response = http.client.HTTPResponse(tls)
-        response.begin()
-        return response.status, response.read().decode()
 
 
 def test_health_and_metrics_of_a_serving_process(tmp_path: Path) -> None:

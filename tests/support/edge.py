@@ -11,10 +11,13 @@ with edge(tmp_path) as e:
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import select
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -164,6 +167,22 @@ class Parties:
         other = await self.callee.next_call()
         await other.wait_acknowledged()
         return call, other
+
+
+def scrape(served: Edge, path: str) -> tuple[int, str]:
+    """GET over TLS 1.3 with the monitor's certificate."""
+    material = served.made.monitor
+    context = ssl.create_default_context(cafile=str(material.trust_path))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(material.certificate_path, material.private_key_path)
+    with (
+        socket.create_connection((LOCALHOST, served.made.metrics_port), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname="edge.example.test") as tls,
+    ):
+        tls.sendall(f"GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n".encode())
+        response = http.client.HTTPResponse(tls)
+        response.begin()
+        return response.status, response.read().decode()
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
 
-from b2bua.call.headers import NEVER_PASSED, HeaderError, read_invite
+from b2bua.call.headers import NEVER_PASSED, HeaderError, escape_user, read_invite
 
 
 def invite(*headers: str, uri: str = "sips:2001@edge.example.test:5061", sip: str = "SIP/2.0") -> bytes:
@@ -43,6 +45,25 @@ def test_compact_and_folded_headers() -> None:
 def test_a_calling_user_is_taken_only_when_it_is_one(value: str, user: str | None) -> None:
     """It goes into the From of the other leg."""
     assert read_invite(invite(f"From: {value}"), ()).calling_user == user
+
+
+@pytest.mark.parametrize(
+    ("user", "escaped"),
+    [
+        ("1001", "1001"),
+        ("+49.(30)-1_2!~*'&=$,?/", "+49.(30)-1_2!~*'&=$,?/"),
+        ("#31#1001", "%2331%231001"),
+        ("a%20b%2f", "a%20b%2f"),
+        ("50%", "50%25"),
+        ("%2", "%252"),
+        ("%zz%%41", "%25zz%25%41"),
+    ],
+)
+def test_a_user_part_of_ours_is_in_the_grammar_and_means_the_same(user: str, escaped: str) -> None:
+    assert read_invite(invite(f"From: <sips:{user}@a>;tag=1"), ()).calling_user == user
+    assert escape_user(user) == escaped
+    assert unquote(escape_user(escaped)) == unquote(user)
+    assert escape_user(escaped) == escaped
 
 
 def test_absent_max_forwards_counts_as_70() -> None:
