@@ -7,7 +7,6 @@ a provider cannot be made to rotate or destroy, and an administrator here cannot
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Final, Protocol, assert_never
 
 from recording.keys.errors import KeyConfigurationError, KeyOperationError, UnknownKeyError
@@ -167,20 +166,6 @@ class LocalKeyAdministration:
         except OSError as error:
             raise KeyConfigurationError(f"{self._path}: {error.strerror}; check the directory") from error
         return "the key file was overwritten and removed; so must be its backups"
-
-
-def require_same_service(source: Mapping[str, str], target: Mapping[str, str]) -> None:
-    """Whether two keys, by their descriptions, are of one service, which alone takes slots from one to the other.
-
-    Raises:
-        KeyOperationError: they are not; a data key would have to be shown to this process.
-    """
-    place = ("kind", "endpoint")
-    if any(source.get(field) != target.get(field) for field in place):
-        raise KeyOperationError(
-            "the keys are of different services, and a data key cannot pass from one to the other unseen; "
-            "name a key of the same service and region"
-        )
 
 
 def _sync(directory: os.PathLike[str]) -> None:

@@ -40,7 +40,14 @@ from recording.keys.errors import (
     UnknownKeyError,
 )
 from recording.keys.https import HTTPSTransport
-from recording.keys.provider import DataKey, KeyContext, KeyLifecycle, KeyVersion, checked_dek
+from recording.keys.provider import (
+    DataKey,
+    KeyContext,
+    KeyLifecycle,
+    KeyVersion,
+    checked_dek,
+    require_own,
+)
 from recording.keys.retry import retried
 from recording.settings import AWSKMSKeySettings
 
@@ -262,10 +269,7 @@ class AWSKMSProvider:
 
     def _check_slot(self, slot: KeySlot) -> None:
         """Refuse a slot that is not this provider's: a stranger's slot must not make us ask for a stranger's key."""
-        if slot.provider != self.slot_provider or slot.key_id != self.slot_key_id:
-            raise UnknownKeyError(
-                f"the slot is for provider {slot.provider} and a key that keys.{self.name} does not name"
-            )
+        require_own(self, slot)
         if not 0 < len(slot.wrapped) <= CIPHERTEXT_MAX:
             raise ContextMismatchError(
                 f"a KMS ciphertext has 1 to {CIPHERTEXT_MAX} bytes, this one {len(slot.wrapped)}"

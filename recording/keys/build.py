@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from recording.format.slots import KeySlot, SlotProvider
-from recording.keys.administration import require_same_service
 from recording.keys.errors import KeyOperationError
 from recording.keys.local import LocalKeyProvider
-from recording.keys.provider import KeyProvider
+from recording.keys.provider import KeyProvider, VersionedProvider
 from recording.keys.public_key import RSAPublicKeyProvider
-from recording.keys.rewrap import BetweenKeys, NewestVersion, SlotMover
-from recording.keys.vault import VaultTransitProvider, version_of
+from recording.keys.rewrap import BetweenKeys, MovingProvider, NewestVersion, SlotMover
+from recording.keys.vault import VaultTransitProvider
 from recording.settings import (
     AWSKMSKeySettings,
     KeySettings,
@@ -71,53 +69,42 @@ def build_mover(source: str, target: str, keys: Mapping[str, KeySettings]) -> Sl
         KeyOperationError: no service does this without showing the data key; says what to do instead.
         RecordingError: as `build_provider`, and what the service said.
     """
-    providers = (build_provider(source, keys[source]), build_provider(target, keys[target]))
+    old, new = build_provider(source, keys[source]), build_provider(target, keys[target])
     if source == target:
-        return _to_newest_version(source, providers[0])
-    if providers[0].slot_key_id == providers[1].slot_key_id:
+        return _to_newest_version(old)
+    if old.slot_key_id == new.slot_key_id:
         raise KeyOperationError(f"keys.{source} and keys.{target} are one and the same key")
-    require_same_service(providers[0].describe(), providers[1].describe())
-    match providers:
-        case (LocalKeyProvider(), LocalKeyProvider()):
-            return BetweenKeys(providers[0], providers[1])
-        case (VaultTransitProvider(), _):
-            raise KeyOperationError(
-                f"transit moves slots between versions of one key only; rotate it (b2bua keys rotate {source}), "
-                f"then: b2bua keys retire {source} --to {source} --rewrap"
-            )
-        case (_, _):
-            return _between_others(providers)
-
-
-def _between_others(providers: tuple[KeyProvider, KeyProvider]) -> SlotMover:
-    """Loads boto3 or PKCS#11 only where a key of theirs is there, whose module has it loaded already."""
-    if providers[0].slot_provider == SlotProvider.AWS_KMS:
-        from recording.keys.aws_kms import AWSKMSProvider  # noqa: PLC0415  # boto3 takes a second to load
-
-        source, target = providers
-        if isinstance(source, AWSKMSProvider) and isinstance(target, AWSKMSProvider):
-            return BetweenKeys(source, target)
-    if providers[0].slot_provider == SlotProvider.PKCS11_AES_KW:
-        from recording.keys.pkcs11 import PKCS11Provider  # noqa: PLC0415  # needed by few
-
-        old, new = providers
-        if isinstance(old, PKCS11Provider) and isinstance(new, PKCS11Provider):
-            return BetweenKeys(old, new)
+    _require_same_service(old.describe(), new.describe())
+    if isinstance(old, MovingProvider) and isinstance(new, MovingProvider):
+        return BetweenKeys(old, new)
+    if isinstance(old, VersionedProvider):
+        raise KeyOperationError(
+            f"transit moves slots between versions of one key only; rotate it (b2bua keys rotate {source}), "
+            f"then: b2bua keys retire {source} --to {source} --rewrap"
+        )
     raise KeyOperationError(
-        f"keys.{providers[0].name}: no service takes a data key from this kind of key to another unseen"
+        f"keys.{source}: no service takes a data key from this kind of key to another unseen"
     )
 
 
-def _to_newest_version(name: str, provider: KeyProvider) -> SlotMover:
-    versions: dict[int, Callable[[KeySlot], int]] = {SlotProvider.VAULT_TRANSIT: version_of}
-    if provider.slot_provider == SlotProvider.PKCS11_AES_KW:
-        from recording.keys import pkcs11  # noqa: PLC0415  # needed by few
+def _require_same_service(source: Mapping[str, str], target: Mapping[str, str]) -> None:
+    """Two keys, by their descriptions, are of one service, which alone takes slots from one to the other.
 
-        versions[SlotProvider.PKCS11_AES_KW] = pkcs11.version_of
-    told_by = versions.get(provider.slot_provider)
-    if told_by is None:
+    Raises:
+        KeyOperationError: they are not; a data key would have to be shown to this process.
+    """
+    if any(source.get(field) != target.get(field) for field in ("kind", "endpoint")):
         raise KeyOperationError(
-            f"keys.{name}: older versions of this kind of key cannot be taken out of use; name another key with --to"
+            "the keys are of different services, and a data key cannot pass from one to the other unseen; "
+            "name a key of the same service and region"
+        )
+
+
+def _to_newest_version(provider: KeyProvider) -> SlotMover:
+    if not isinstance(provider, VersionedProvider):
+        raise KeyOperationError(
+            f"keys.{provider.name}: older versions of this kind of key cannot be taken out of use; "
+            "name another key with --to"
         )
     newest = provider.lifecycle().versions[-1].number
-    return NewestVersion(provider, is_newest=lambda slot: told_by(slot) == newest)
+    return NewestVersion(provider, is_newest=lambda slot: provider.version_of(slot) == newest)

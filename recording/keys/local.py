@@ -17,13 +17,14 @@ from typing import Final
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from recording.format.slots import KeySlot, SlotProvider
-from recording.keys.errors import ContextMismatchError, KeyConfigurationError, UnknownKeyError
+from recording.keys.errors import ContextMismatchError, KeyConfigurationError
 from recording.keys.provider import (
     DEK_BYTES,
     DataKey,
     KeyContext,
     KeyLifecycle,
     KeyVersion,
+    require_own,
 )
 from recording.keys.secret_file import read_secret
 from recording.settings import LocalKeySettings, RecordingSettings
@@ -56,11 +57,7 @@ class LocalKeyProvider:
 
     def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray:
         del context
-        if slot.provider != SlotProvider.LOCAL_DEV or slot.key_id != self.slot_key_id:
-            raise UnknownKeyError(
-                f"the slot is for provider {slot.provider}, key {slot.key_id[:64].hex()}; this is local key "
-                f"{self.slot_key_id.decode()}"
-            )
+        require_own(self, slot)
         if len(slot.wrapped) != WRAPPED_BYTES:
             raise ContextMismatchError(
                 f"a data key wrapped by AES-KW has {WRAPPED_BYTES} bytes, this one {len(slot.wrapped)}"

@@ -50,6 +50,7 @@ from recording.keys.provider import (
     KeyLifecycle,
     KeyVersion,
     checked_dek,
+    require_own,
 )
 from recording.settings import PKCS11KeySettings
 
@@ -154,6 +155,10 @@ class PKCS11Provider:
             )
         )
 
+    def version_of(self, slot: KeySlot) -> int:
+        match = _WRAPPED.fullmatch(slot.wrapped)
+        return 0 if match is None else int(match["version"])
+
     def describe(self) -> dict[str, str]:
         return {
             "kind": "pkcs11-aes-kw",
@@ -204,10 +209,7 @@ class PKCS11Provider:
             )
 
     def _parse(self, slot: KeySlot) -> tuple[int, bytes]:
-        if slot.provider != self.slot_provider or slot.key_id != self.slot_key_id:
-            raise UnknownKeyError(
-                f"the slot is for provider {slot.provider} and a key that keys.{self.name} does not name"
-            )
+        require_own(self, slot)
         match = _WRAPPED.fullmatch(slot.wrapped)
         if match is None:
             raise ContextMismatchError(
@@ -266,12 +268,6 @@ def key_versions(session: Session, label: str, *, suffix: str = "") -> dict[int,
                 raise KeyConfigurationError(f"the token has two keys labelled {match[0]}; remove one")
             found[int(match[1])] = key
     return found
-
-
-def version_of(slot: KeySlot) -> int:
-    """The version of the key that wrapped a slot, as the slot says; 0 where it says nothing of the kind."""
-    match = _WRAPPED.fullmatch(slot.wrapped)
-    return 0 if match is None else int(match["version"])
 
 
 def _session_key(*, is_hidden: bool) -> dict[Attribute, Any]:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from pkcs11 import Attribute, KeyType, MechanismFlag, SecretKey, Session
 
+from recording.keys.administration import DISABLED_SUFFIX
 from recording.keys.errors import KeyOperationError, UnknownKeyError
 from recording.keys.pkcs11 import CREATED, KEK_BITS, in_session, key_versions
 from recording.keys.pkcs11_token import shared_token
 from recording.settings import PKCS11KeySettings
-
-DISABLED_SUFFIX: Final = ".disabled"
 
 _Result = TypeVar("_Result")
 

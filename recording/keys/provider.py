@@ -1,17 +1,14 @@
-"""What a key provider is, whoever keeps the key-encryption key (SP 800-57 part 1.
-
-Data key, key-encryption key).
-"""
+"""What a key provider is, whoever keeps the key-encryption key. Source: SP 800-57 part 1, the two kinds of key."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from recording.errors import RecordingError
 from recording.format.slots import KeySlot
-from recording.keys.errors import KeyAnswerError
+from recording.keys.errors import KeyAnswerError, UnknownKeyError
 
 DEK_BYTES: Final = 32
 
@@ -136,6 +133,27 @@ class KeyProvider(Protocol):
     def health(self) -> None:
         """Return if the provider can be reached; raise what stands in the way."""
         ...
+
+
+@runtime_checkable
+class VersionedProvider(KeyProvider, Protocol):
+    """A provider whose slots say which version of the key wrapped them."""
+
+    def version_of(self, slot: KeySlot) -> int:
+        """As the slot says; 0 where it says nothing of the kind."""
+        ...
+
+
+def require_own(provider: KeyProvider, slot: KeySlot) -> None:
+    """The slot is for this provider's key: a stranger's must not make anybody ask for a stranger's key.
+
+    Raises:
+        UnknownKeyError: it is not.
+    """
+    if (slot.provider, slot.key_id) != (provider.slot_provider, provider.slot_key_id):
+        raise UnknownKeyError(
+            f"the slot is for provider {slot.provider} and a key that keys.{provider.name} does not name"
+        )
 
 
 def told_lifecycle(provider: KeyProvider) -> KeyLifecycle | str:

@@ -27,7 +27,14 @@ from recording.keys.errors import (
     NotPermittedError,
     UnknownKeyError,
 )
-from recording.keys.provider import DEK_BYTES, DataKey, KeyContext, KeyLifecycle, KeyVersion
+from recording.keys.provider import (
+    DEK_BYTES,
+    DataKey,
+    KeyContext,
+    KeyLifecycle,
+    KeyVersion,
+    require_own,
+)
 from recording.keys.secret_file import read_secret
 from recording.keys.transit import Transit, check_key_name, decoded_dek
 from recording.settings import RSAKeySettings
@@ -74,10 +81,7 @@ class RSAPublicKeyProvider:
     def unwrap(self, slot: KeySlot, context: KeyContext) -> bytearray:
         """Raises NotPermittedError where this configuration has the public part alone."""
         del context
-        if slot.provider != self.slot_provider or slot.key_id != self.slot_key_id:
-            raise UnknownKeyError(
-                f"the slot is for provider {slot.provider} and a key that keys.{self.name} does not name"
-            )
+        require_own(self, slot)
         if self._private is None and self._transit is None:
             raise NotPermittedError(
                 f"keys.{self.name} has the public part alone; open it where the private part is"

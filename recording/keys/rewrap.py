@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Generic, Protocol, Self, TypeVar
+from typing import Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from recording.errors import FormatError, RecordingError, TruncatedRecordingError, UnwrapError
 from recording.format import limits
@@ -99,6 +99,7 @@ class NewestVersion:
         self._provider.rewrap(slot, context)
 
 
+@runtime_checkable
 class MovingProvider(KeyProvider, Protocol):
     """A provider whose service takes a data key from one of its keys to another."""
 

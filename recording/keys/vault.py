@@ -16,9 +16,14 @@ from recording.keys.errors import (
     ContextMismatchError,
     KeyAnswerError,
     KeyConfigurationError,
-    UnknownKeyError,
 )
-from recording.keys.provider import DEK_BYTES, DataKey, KeyContext, KeyLifecycle
+from recording.keys.provider import (
+    DEK_BYTES,
+    DataKey,
+    KeyContext,
+    KeyLifecycle,
+    require_own,
+)
 from recording.keys.transit import Transit, check_key_name, decoded_dek
 from recording.settings import VaultTransitKeySettings
 
@@ -63,6 +68,10 @@ class VaultTransitProvider:
     def lifecycle(self) -> KeyLifecycle:
         return self._transit.lifecycle(self._key)
 
+    def version_of(self, slot: KeySlot) -> int:
+        match = _WRAPPED.fullmatch(slot.wrapped)
+        return 0 if match is None else int(match["version"])
+
     def describe(self) -> dict[str, str]:
         return {
             "kind": "vault-transit",
@@ -95,10 +104,7 @@ class VaultTransitProvider:
 
     def _request(self, slot: KeySlot, context: KeyContext) -> dict[str, object]:
         """Refuse a slot that is not this provider's: a stranger's slot must not make us ask."""
-        if slot.provider != self.slot_provider or slot.key_id != self.slot_key_id:
-            raise UnknownKeyError(
-                f"the slot is for provider {slot.provider} and a key that keys.{self.name} does not name"
-            )
+        require_own(self, slot)
         if _WRAPPED.fullmatch(slot.wrapped) is None:
             raise ContextMismatchError("what the slot holds is no data key wrapped by transit")
         return {"ciphertext": slot.wrapped.decode(), "context": _encoded(context.text())}
@@ -109,12 +115,6 @@ class VaultTransitProvider:
         if _WRAPPED.fullmatch(wrapped) is None:
             raise KeyAnswerError("the key service answered with a wrapped key that is none")
         return KeySlot(provider=self.slot_provider, key_id=self.slot_key_id, wrapped=wrapped)
-
-
-def version_of(slot: KeySlot) -> int:
-    """The version of the key that wrapped a slot, as the slot says; 0 where it says nothing of the kind."""
-    match = _WRAPPED.fullmatch(slot.wrapped)
-    return 0 if match is None else int(match["version"])
 
 
 def _encoded(data: bytes) -> str:
