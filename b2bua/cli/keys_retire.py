@@ -129,7 +129,7 @@ def _count_unknown(result: _Result, custody: Custody, name: str, sink: Sink) -> 
     """What lies in the store and no index knows would be left behind."""
     index, opener = custody.index(), custody.opener(name)
     unknown = (key for key in sink.keys("") if index.get(file_id_of(key)) is None)
-    for file in stored_files(sink, unknown):
+    for file in stored_files(sink, unknown, now=utc_now()):
         if file is not None and opener in file.openers:
             result.failed[file.file_id] = SlotNotMovedError(
                 f"{file.file_id.hex()}: it is in the store and not in the index; enter it first: b2bua index rebuild"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from b2bua.audit import AuditEvent
 from b2bua.cli import output
-from b2bua.cli.custody import Custody, add_reason, open_custody
+from b2bua.cli.custody import Custody, add_reason, open_custody, utc_now
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.errors import CommandError, NotConfirmedError
 from b2bua.settings import RecordingPolicy, Tenant
@@ -157,24 +157,34 @@ def _openers_found(
     """What opens the tenant's files in the store by their own slots, each with one of them.
 
     Raises:
-        KeyInUseError: a file in store or spool is not in the index.
+        KeyInUseError: a file in store or spool is not in the index, or the store itself must keep it.
     """
     known = {entry.file_id for entry in dependants.entries}
     unknown = [file.file_id for file in custody.spooled_unknown() if file.tenant_handle == tenant.handle]
     openers: dict[Opener, bytes] = {}
     keys = list(custody.sink.keys(f"{tenant.handle.hex()}/"))
+    locked: list[bytes] = []
+    files = stored_files(custody.sink, keys, now=utc_now())
     with output.progress_bar() as progress:
-        for file in progress.track(stored_files(custody.sink, keys), total=len(keys), description="looking"):
+        for file in progress.track(files, total=len(keys), description="looking"):
             if file is None:
                 continue
             openers |= dict.fromkeys(file.openers, file.file_id)
             if file.file_id not in known:
                 unknown.append(file.file_id)
+            if file.is_locked:
+                locked.append(file.file_id)
     if unknown:
         raise KeyInUseError(
             f"{what} is refused, {len(unknown)} files of it are not in the index, {unknown[0].hex()} among them, so "
             "nobody knows whether they must be kept; enter them first: b2bua recordings recover, b2bua index rebuild",
             file_ids=unknown,
+        )
+    if locked:
+        raise KeyInUseError(
+            f"{what} is refused, the store keeps {len(locked)} files of it by Object Lock or a legal hold, "
+            f"{locked[0].hex()} among them; they must stay readable for as long",
+            file_ids=locked,
         )
     return openers
 

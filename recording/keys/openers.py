@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -30,12 +31,16 @@ Opener = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedFile:
-    """A file and what opens it. `tenant_handle` is what its head says, which nobody has proven."""
+    """A file and what opens it. `tenant_handle` is what its head says, which nobody has proven.
+
+    `is_locked`: the store keeps it from deletion, as read back.
+    """
 
     place: str
     file_id: bytes
     tenant_handle: bytes
     openers: frozenset[Opener]
+    is_locked: bool = False
 
 
 def opener_of(provider: KeyProvider) -> Opener:
@@ -61,7 +66,7 @@ def files_in(directory: Path) -> Iterator[SealedFile]:
                 yield found
 
 
-def stored_files(sink: Sink, keys: Iterable[str]) -> Iterator[SealedFile | None]:
+def stored_files(sink: Sink, keys: Iterable[str], *, now: datetime) -> Iterator[SealedFile | None]:
     """The objects of these keys, in their order; None for one that no key opens, or that is gone.
 
     Raises:
@@ -71,16 +76,18 @@ def stored_files(sink: Sink, keys: Iterable[str]) -> Iterator[SealedFile | None]
     waiting = iter(keys)
     with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="openers") as pool:
         while batch := list(islice(waiting, _AT_ONCE)):
-            yield from pool.map(lambda key: _stored_file(sink, key), batch)
+            yield from pool.map(lambda key: _stored_file(sink, key, now), batch)
 
 
-def _stored_file(sink: Sink, key: str) -> SealedFile | None:
+def _stored_file(sink: Sink, key: str, now: datetime) -> SealedFile | None:
     try:
         with sink.open(key) as file:
             found = _sealed_file(file, f"{sink.name}:{key}", lambda _: sidecars(sink, key))
+        if found is None or found.file_id != file_id_of(key):
+            return None
+        return replace(found, is_locked=sink.locks and sink.retention(key).keeps_at(now))
     except ObjectMissingError:
         return None
-    return found if found is not None and found.file_id == file_id_of(key) else None
 
 
 def _file_at(path: Path) -> SealedFile | None:
