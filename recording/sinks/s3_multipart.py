@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from recording.observer import RecordingObserver
-from recording.settings import S3SinkSettings, ServerSideEncryption
+from recording.settings import S3SinkSettings
 from recording.sinks.s3_client import S3Client
+from recording.sinks.s3_encryption import S3Encryption
 from recording.sinks.sink import ObjectMissingError, SinkUnavailableError
 from recording.sinks.upload_state import (
     Part,
     UploadState,
     md5_of,
+    multipart_etag,
     read_upload,
     remove_upload,
     split,
@@ -32,12 +35,19 @@ class S3Multipart:
     All may raise SinkError and OSError.
     """
 
-    def __init__(self, client: S3Client, settings: S3SinkSettings, observer: RecordingObserver) -> None:
+    def __init__(
+        self,
+        client: S3Client,
+        settings: S3SinkSettings,
+        encryption: S3Encryption,
+        headers: Mapping[str, object],
+        observer: RecordingObserver,
+    ) -> None:
+        """`headers`: what goes along with each object."""
         self._client = client
         self._part_bytes = settings.multipart_chunksize
-        self._is_opaque = settings.server_side_encryption is ServerSideEncryption.KMS
-        self._headers = object_headers(settings)
-        self._precondition = precondition(settings)
+        self._encryption = encryption
+        self._headers = headers
         self._observer = observer
 
     def advance(self, source: Path, key: str, durable_bytes: int) -> None:
@@ -57,44 +67,52 @@ class S3Multipart:
                 upload = upload.with_part(part)
                 write_upload(source, upload)
 
-    def finish(self, source: Path, key: str, size_bytes: int) -> bool:
-        """Send the rest and make the object. False: the upload is no more, by an earlier end of ours or by a rule.
+    def finish(
+        self, source: Path, key: str, size_bytes: int, precondition: Mapping[str, object]
+    ) -> str | None:
+        """Send the rest and make the object; its ETag.
+
+        None: the upload is no more, by an earlier end of ours or by a rule.
 
         Raises ObjectConflictError with reason `exists` where the store found an object of this name.
         """
         upload = self._begun(source, key)
         try:
             parts = self._complete_parts(source, upload, size_bytes)
-            self._client.call(
+            answer = self._client.call(
                 "complete_multipart_upload",
                 Key=key,
                 UploadId=upload.upload_id,
                 MultipartUpload={
                     "Parts": [{"PartNumber": at, "ETag": part.etag} for at, part in enumerate(parts, start=1)]
                 },
-                **self._precondition,
+                **precondition,
             )
         except ObjectMissingError:
             remove_upload(source)
-            return False
-        return True
+            return None
+        etag = unquoted(answer.get("ETag")) or multipart_etag([part.etag for part in parts])
+        if self._encryption.is_asked:
+            write_upload(source, replace(upload, etag=etag))
+        return etag
 
     def abandon(self, source: Path, key: str) -> None:
         """Abort what was begun for a file that is to be sent in another way."""
         upload = read_upload(source, bucket=self._client.bucket, key=key)
-        if upload is not None:
+        if upload is not None and upload.is_running:
             self._abort(key, upload.upload_id)
             remove_upload(source)
 
     def _begun(self, source: Path, key: str) -> UploadState:
         """The upload of this file: remembered, else found in the store, else new."""
         upload = read_upload(source, bucket=self._client.bucket, key=key)
-        if upload is not None:
+        if upload is not None and upload.is_running:
             return upload
         upload_id = self._adopted(key)
         if upload_id is None:
             answer = self._client.call("create_multipart_upload", Key=key, **self._headers)
             upload_id = answer.get("UploadId")
+            self._encryption.check(key, answer)
         if not isinstance(upload_id, str) or not upload_id:
             raise SinkUnavailableError(f"{key}: the store gave no upload id", reason="bad_answer")
         upload = UploadState(
@@ -104,16 +122,21 @@ class S3Multipart:
         return upload
 
     def _adopted(self, key: str) -> str | None:
-        """An upload begun by a process that died before it could say so. Any further one is aborted."""
+        """An upload begun by a process that died before it could say so. Any further one is aborted.
+
+        So is each whose encryption nobody can tell any more.
+        """
         found = [
             (str(each.get("Initiated", "")), str(each["UploadId"]))
             for answer in self._client.pages("list_multipart_uploads", Prefix=key)
             for each in answer.get("Uploads", [])
             if each.get("Key") == key and each.get("UploadId")
         ]
-        for _, upload_id in sorted(found)[:-1]:
+        found.sort()
+        adopted = None if self._encryption.is_asked or not found else found.pop()[1]
+        for _, upload_id in found:
             self._abort(key, upload_id)
-        return max(found)[1] if found else None
+        return adopted
 
     def _abort(self, key: str, upload_id: str) -> None:
         try:
@@ -161,7 +184,7 @@ class S3Multipart:
             )
         finally:
             self._observer.parts_in_flight(change=-1)
-        etag = check_etag(upload.key, answer, data, is_opaque=self._is_opaque)
+        etag = check_etag(upload.key, answer, data, is_opaque=self._encryption.is_opaque)
         self._observer.upload_sent(sent_bytes=len(data))
         return Part(etag=etag, md5=md5_of(data), size_bytes=len(data))
 
@@ -182,21 +205,6 @@ def unquoted(etag: object) -> str:
 def base64_md5(data: bytes) -> str:
     """Content-MD5 of a body (RFC 1864)."""
     return base64.b64encode(bytes.fromhex(md5_of(data))).decode()
-
-
-def object_headers(settings: S3SinkSettings) -> dict[str, object]:
-    """What asks the store to encrypt once more, and to hand the object to the bucket's owner."""
-    headers: dict[str, object] = {} if settings.acl is None else {"ACL": settings.acl.value}
-    if settings.server_side_encryption is not None:
-        headers["ServerSideEncryption"] = settings.server_side_encryption.value
-    if settings.sse_kms_key_id is not None:
-        headers["SSEKMSKeyId"] = settings.sse_kms_key_id
-    return headers
-
-
-def precondition(settings: S3SinkSettings) -> dict[str, object]:
-    """What makes the store refuse to put a second object under a name, where it honours it."""
-    return {"IfNoneMatch": "*"} if settings.if_none_match else {}
 
 
 def _content(source: Path, offset: int, length: int) -> bytes:
