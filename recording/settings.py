@@ -143,7 +143,8 @@ class CannedACL(enum.Enum):
 class RequestChecksum(enum.Enum):
     """Botocore's `request_checksum_calculation`.
 
-    Content-MD5 and a signed SHA-256 go with every upload in both cases; `when_supported` adds boto3's own.
+    Content-MD5 and a signed SHA-256 go with every upload in both cases; `when_supported` adds the CRC-32 that boto3
+    would, which a store that knows it keeps with the object.
     """
 
     WHEN_REQUIRED = "when_required"

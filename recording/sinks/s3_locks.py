@@ -7,7 +7,7 @@ Source: Amazon S3 User Guide, "Locking objects with Object Lock". The right to b
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,7 +15,7 @@ from typing import Final
 from recording.format.manifest import MANIFEST_SUFFIX
 from recording.format.slots import sidecar_generation
 from recording.settings import S3SinkSettings
-from recording.sinks.s3_client import DENIED, NO_LOCK, S3Client
+from recording.sinks.s3_client import DENIED, INVALID, NO_LOCK, S3Client
 from recording.sinks.sink import (
     EXTENSION,
     NO_RETENTION,
@@ -31,6 +31,7 @@ from recording.sinks.sink import (
 
 # `started_hour` is cut to the hour and a segment may last four: the last second is kept for all of the days.
 _SEGMENT_SPAN: Final = timedelta(hours=5)
+_UNLOCKABLE: Final = frozenset({"refused", INVALID})  # answers to questions about locks where there are none
 _FIRMNESS: Final = {None: 0, LockMode.GOVERNANCE: 1, LockMode.COMPLIANCE: 2}
 
 
@@ -262,14 +263,8 @@ class S3Locks:
                     )
 
     def _order(self, operation: str, **parameters: object) -> None:
-        try:
+        with ordering(_UNLOCKABLE):
             self._client.call(operation, **parameters)
-        except SinkRefusedError as error:
-            if error.reason_label != "refused":
-                raise
-            raise LockNotInForceError(
-                f"{error}; the bucket has no Object Lock: it can keep nothing"
-            ) from error
 
     @contextlib.contextmanager
     def _nothing_where_unlocked(self) -> Iterator[None]:
@@ -280,7 +275,7 @@ class S3Locks:
             if error.reason_label != NO_LOCK:
                 raise
         except SinkRefusedError as error:
-            if error.reason_label != "refused":
+            if error.reason_label not in _UNLOCKABLE:
                 raise
         except (LookupError, ValueError, TypeError) as error:
             raise SinkUnavailableError(
@@ -303,6 +298,17 @@ def headers_of(kept: Retention) -> dict[str, object]:
     if kept.mode is None or kept.until is None or kept.until <= datetime.now(UTC):
         return {}
     return {"ObjectLockMode": kept.mode.value, "ObjectLockRetainUntilDate": kept.until}
+
+
+@contextlib.contextmanager
+def ordering(reasons: Collection[str] = frozenset({INVALID})) -> Iterator[None]:
+    """A request that locks something. Raises LockNotInForceError where it is refused for one of `reasons`."""
+    try:
+        yield
+    except SinkRefusedError as error:
+        if error.reason_label not in reasons:
+            raise
+        raise LockNotInForceError(f"{error}; the bucket has no Object Lock: it can keep nothing") from error
 
 
 def _aware(moment: object) -> datetime:

@@ -7,16 +7,17 @@ Source: Amazon S3 User Guide, "Uploading and copying objects using multipart upl
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from recording.observer import RecordingObserver
-from recording.settings import S3SinkSettings
+from recording.settings import RequestChecksum, S3SinkSettings
 from recording.sinks.s3_client import S3Client
 from recording.sinks.s3_encryption import S3Encryption
-from recording.sinks.sink import ObjectMissingError, SinkUnavailableError
+from recording.sinks.sink import EncryptionNotInForceError, ObjectMissingError, SinkUnavailableError
 from recording.sinks.upload_state import (
     Part,
     UploadState,
@@ -45,7 +46,7 @@ class S3Multipart:
     ) -> None:
         """`headers`: what goes along with each object."""
         self._client = client
-        self._part_bytes = settings.multipart_chunksize
+        self._settings = settings
         self._encryption = encryption
         self._headers = headers
         self._observer = observer
@@ -78,14 +79,12 @@ class S3Multipart:
         """
         upload = self._begun(source, key)
         try:
-            parts = self._complete_parts(source, upload, size_bytes)
+            parts, told = self._complete_parts(source, upload, size_bytes)
             answer = self._client.call(
                 "complete_multipart_upload",
                 Key=key,
                 UploadId=upload.upload_id,
-                MultipartUpload={
-                    "Parts": [{"PartNumber": at, "ETag": part.etag} for at, part in enumerate(parts, start=1)]
-                },
+                MultipartUpload={"Parts": told},
                 **precondition,
             )
         except ObjectMissingError:
@@ -112,11 +111,18 @@ class S3Multipart:
         if upload_id is None:
             answer = self._client.call("create_multipart_upload", Key=key, **self._headers)
             upload_id = answer.get("UploadId")
-            self._encryption.check(key, answer)
+            try:
+                self._encryption.check(key, answer)
+            except EncryptionNotInForceError:
+                self._abort(key, str(upload_id))
+                raise
         if not isinstance(upload_id, str) or not upload_id:
             raise SinkUnavailableError(f"{key}: the store gave no upload id", reason="bad_answer")
         upload = UploadState(
-            bucket=self._client.bucket, key=key, upload_id=upload_id, part_bytes=self._part_bytes
+            bucket=self._client.bucket,
+            key=key,
+            upload_id=upload_id,
+            part_bytes=self._settings.multipart_chunksize,
         )
         write_upload(source, upload)
         return upload
@@ -144,15 +150,20 @@ class S3Multipart:
         except ObjectMissingError:
             return  # it is no more
 
-    def _complete_parts(self, source: Path, upload: UploadState, size_bytes: int) -> list[Part]:
-        """All parts of the file, those sent that the store lacks or has otherwise."""
+    def _complete_parts(
+        self, source: Path, upload: UploadState, size_bytes: int
+    ) -> tuple[list[Part], list[Mapping[str, object]]]:
+        """All parts of the file, those sent that the store lacks or has otherwise; and as the store is told of them."""
         stored = self._stored_parts(upload)
-        parts = []
+        parts: list[Part] = []
+        told: list[Mapping[str, object]] = []
         for number, (offset, length) in enumerate(split(size_bytes, upload.part_bytes), start=1):
             data = _content(source, offset, length)
             part = self._known_part(upload, number, data, stored.get(number))
-            parts.append(part or self._send(upload, number, data))
-        return parts
+            part = part or self._send(upload, number, data)
+            parts.append(part)
+            told.append({"PartNumber": number, "ETag": part.etag, **crc_check(self._settings, data)})
+        return parts, told
 
     def _known_part(
         self, upload: UploadState, number: int, data: bytes, stored: tuple[str, int] | None
@@ -180,7 +191,7 @@ class S3Multipart:
                 UploadId=upload.upload_id,
                 PartNumber=number,
                 Body=data,
-                ContentMD5=base64_md5(data),
+                **body_checks(self._settings, data),
             )
         finally:
             self._observer.parts_in_flight(change=-1)
@@ -202,9 +213,22 @@ def unquoted(etag: object) -> str:
     return etag.strip('"') if isinstance(etag, str) else ""
 
 
-def base64_md5(data: bytes) -> str:
-    """Content-MD5 of a body (RFC 1864)."""
-    return base64.b64encode(bytes.fromhex(md5_of(data))).decode()
+def body_checks(settings: S3SinkSettings, data: bytes) -> dict[str, object]:
+    """What a store is told to check a body by, besides its signed SHA-256: Content-MD5 (RFC 1864), and a CRC-32.
+
+    boto3 would send the latter in a trailer, with nothing of the body signed, which older stores refuse.
+    """
+    checks = crc_check(settings, data)
+    if checks:
+        checks["ChecksumAlgorithm"] = "CRC32"
+    return {"ContentMD5": base64.b64encode(bytes.fromhex(md5_of(data))).decode(), **checks}
+
+
+def crc_check(settings: S3SinkSettings, data: bytes) -> dict[str, object]:
+    """The checksum of S3's own, where the settings ask for it; it is told again when parts become an object."""
+    if settings.request_checksum_calculation is not RequestChecksum.WHEN_SUPPORTED:
+        return {}
+    return {"ChecksumCRC32": base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()}
 
 
 def _content(source: Path, offset: int, length: int) -> bytes:

@@ -16,8 +16,8 @@ from recording.observer import RecordingObserver
 from recording.settings import S3SinkSettings
 from recording.sinks.s3_client import DENIED, EXISTS, S3Client
 from recording.sinks.s3_encryption import S3Encryption
-from recording.sinks.s3_locks import S3Locks, headers_of
-from recording.sinks.s3_multipart import S3Multipart, base64_md5, check_etag, unquoted
+from recording.sinks.s3_locks import S3Locks, headers_of, ordering
+from recording.sinks.s3_multipart import S3Multipart, body_checks, check_etag, unquoted
 from recording.sinks.s3_reader import open_object
 from recording.sinks.sink import (
     ObjectConflictError,
@@ -165,15 +165,17 @@ class S3Upload:
 
     def _send(self, key: str, data: bytes, kept: Retention, precondition: Mapping[str, object]) -> str:
         """The ETag of the object. Raises ObjectConflictError with reason `exists`."""
-        answer = self._client.call(
-            "put_object",
-            Key=key,
-            Body=data,
-            ContentMD5=base64_md5(data),
-            **self._headers,
-            **headers_of(kept),
-            **precondition,
-        )
+        lock = headers_of(kept)
+        with ordering() if lock else contextlib.nullcontext():
+            answer = self._client.call(
+                "put_object",
+                Key=key,
+                Body=data,
+                **body_checks(self._settings, data),
+                **self._headers,
+                **lock,
+                **precondition,
+            )
         self._encryption.check(key, answer)
         etag = check_etag(key, answer, data, is_opaque=self._encryption.is_opaque)
         self._observer.upload_sent(sent_bytes=len(data))

@@ -7,7 +7,7 @@
       ObjectMissingError     45  asked to read what is not there
       ObjectLockedError     105  the store keeps the object until its retention ends or its hold is lifted
       LockNotInForceError   106  the store does not keep what it was told to keep; the spool keeps the file
-      EncryptionNotInForceError 109  the store does not encrypt as it was told to; the spool keeps the file
+      EncryptionNotInForceError 110  the store does not encrypt as it was told to; the spool keeps the file
 
 Sinks hold ciphertext only and never need a key.
 """
@@ -94,7 +94,7 @@ class LockNotInForceError(SinkError):
 class EncryptionNotInForceError(SinkError):
     """The store was to encrypt objects once more and, as it answers, does not. An operator must act."""
 
-    exit_code = 109
+    exit_code = 110
     reason_label = "encryption_not_in_force"
 
 

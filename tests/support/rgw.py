@@ -6,6 +6,7 @@ children of the test, not as services of the machine; nothing of the machine's o
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import json
@@ -120,7 +121,10 @@ rgw run sync thread = false
 rgw enable quota threads = false
 rgw init timeout = 60
 rgw crypt require ssl = false
+rgw crypt s3 kms backend = testing
+rgw crypt s3 kms encryption keys = {kms_keys}
 """
+KMS_KEYS: Final = ("store-key-1", "store-key-2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +248,9 @@ class RGW(Server):
                 certificate=self.files.certificate_path,
                 key=self.files.key_path,
                 part_min_bytes=self._part_min_bytes,
+                kms_keys=" ".join(
+                    f"{name}={base64.b64encode(secrets.token_bytes(32)).decode()}" for name in KMS_KEYS
+                ),
             )
         )
         monmap, keyring = self.directory / "monmap", self.directory / "keyring"

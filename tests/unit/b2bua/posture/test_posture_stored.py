@@ -96,9 +96,35 @@ def locked(days: int = 30, mode: LockMode = LockMode.COMPLIANCE) -> S3SinkSettin
     ],
 )
 def test_a_lock_must_be_what_was_asked_for(settings_: S3SinkSettings, found: Retention, level: Level) -> None:
-    row = judge_lock(settings_, "key", found, now=NOW)
+    row = judge_lock(settings_, "key", found, (), promised=None, now=NOW)
     assert row.level is level
     assert "read back" in row.finding
+
+
+@pytest.mark.parametrize("days", [0, 1])
+@pytest.mark.parametrize(
+    ("promised", "until", "level"),
+    [
+        (10, 10, Level.OK),
+        (10, 11, Level.OK),
+        (10, 9, Level.ALARM),
+        (10, None, Level.ALARM),
+        (-1, 1, Level.OK),
+    ],
+)
+def test_a_lock_must_be_what_was_promised(days: int, promised: int, until: int | None, level: Level) -> None:
+    found = Retention()
+    if until is not None:
+        found = Retention(mode=LockMode.COMPLIANCE, until=NOW + timedelta(days=until))
+    row = judge_lock(locked(days), "key", found, (), promised=NOW + timedelta(days=promised), now=NOW)
+    assert row.level is level, row
+
+
+def test_what_lies_beside_an_object_must_be_kept_as_it_is() -> None:
+    found = Retention(mode=LockMode.COMPLIANCE, until=NOW + timedelta(days=1))
+    row = judge_lock(locked(), "key", found, ["a.manifest"], promised=None, now=NOW)
+    assert row.level is Level.ALARM
+    assert "less is kept of a.manifest" in row.finding
 
 
 @pytest.mark.parametrize(
