@@ -57,9 +57,10 @@ def _local(recording: RecordingSettings) -> Sequence[Row]:
 
 def _local_problem(recording: RecordingSettings) -> str | None:
     """A directory that is gone, or a mount that is, is not made anew by asking for it."""
-    newest = newest_object(recording)
-    if newest is not None and not (recording.directory / newest).exists():
-        return f"{newest} is not in it, the newest segment that the index has there"
+    newest = newest_stored(recording)
+    key = None if newest is None else newest.object_key
+    if key is not None and not (recording.directory / key).exists():
+        return f"{key} is not in it, the newest segment that the index has there"
     return _problem(build_sink(recording)) if recording.directory.exists() else None
 
 
