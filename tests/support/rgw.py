@@ -174,10 +174,7 @@ class RGW(Server):
         self._tool("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_uuid)
         self._run_daemon("osd", "ceph-osd", "-i", "0")
         for user, credentials in ((OWNER, self.owner), (UPLOADER, self.uploader)):
-            self._admin(
-                "user", "create", "--uid", user, "--display-name", user,
-                "--access-key", credentials.access_key, "--secret-key", credentials.secret_key,
-            )  # fmt: skip
+            self.add_user(user, credentials)
         self.start_gateway()
         client = self.client(self.owner)
         client.create_bucket(Bucket=LOCKED_BUCKET, ObjectLockEnabledForBucket=True)
@@ -221,6 +218,15 @@ class RGW(Server):
         for process in self._processes.values():
             process.wait(STOP_TIMEOUT_S)
         self._processes.clear()
+
+    def add_user(self, name: str, credentials: Credentials | None = None) -> Credentials:
+        """One more user, who owns nothing and may do nothing until a bucket's policy lets it."""
+        made = credentials or _new_credentials()
+        self._admin(
+            "user", "create", "--uid", name, "--display-name", name,
+            "--access-key", made.access_key, "--secret-key", made.secret_key,
+        )  # fmt: skip
+        return made
 
     def client(self, credentials: Credentials) -> Any:
         """A plain boto3 client, for what a test does beside the product."""
