@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from b2bua.audit import AuditEvent, AuditLine, AuditLog
 from b2bua.journal.head import NAME as HEAD
 from b2bua.journal.segment import segment_names
 from b2bua.posture.audit import ask_audit
@@ -20,7 +19,7 @@ from b2bua.settings import AuditSettings, Settings
 from recording.index import IndexState
 from recording.settings import S3SinkSettings
 from recording.sinks.sink import LockMode, Retention
-from support.posture import NOW, find
+from support.posture import NOW, find, write_audit
 from support.recorded import record_call
 
 # --- what is stored
@@ -162,16 +161,6 @@ def test_modes_of_keys_and_data_are_looked_at(settings: Settings) -> None:
 
 
 # --- the audit log
-
-
-def write_audit(settings: Settings) -> Path:
-    """A sealed log with a line in it."""
-    log = AuditLog(settings.audit)
-    log.start()
-    log.write(AuditLine(event=AuditEvent.SERVICE_STARTED))
-    log.close()
-    assert settings.audit.directory is not None
-    return settings.audit.directory
 
 
 def test_a_sealed_log_is_seen_to_be_one(settings: Settings) -> None:
