@@ -80,6 +80,11 @@ NEVER: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
             (operation, "recordings")
             for operation in ("datakey", "encrypt", "decrypt", "rewrap", "export", "backup")
         }
+        | {
+            (operation, key)
+            for operation in ("create-exportable", "allow-backup", "import")
+            for key in ("recordings", "audit")
+        }
     ),
     "auditor": frozenset(
         {("decrypt", "recordings"), ("datakey", "recordings"), ("rewrap", "recordings"), ("datakey", "audit")}
@@ -115,6 +120,9 @@ def request(operation: str, key: str) -> tuple[str, str, dict[str, object] | Non
         "create": ("POST", f"transit/keys/{name}", {"derived": True}),
         "rotate": ("POST", f"transit/keys/{name}/rotate", {}),
         "config": ("POST", f"transit/keys/{name}/config", {"min_decryption_version": 1}),
+        "create-exportable": ("POST", f"transit/keys/{name}", {"derived": True, "exportable": "1"}),
+        "allow-backup": ("POST", f"transit/keys/{name}/config", {"allow_plaintext_backup": True}),
+        "import": ("POST", f"transit/keys/{name}/import_version", {"ciphertext": "AAAA"}),
         "delete": ("DELETE", f"transit/keys/{name}", None),
         "list": ("LIST", "transit/keys", None),
     }[operation]
@@ -136,6 +144,9 @@ OPERATIONS: Final = [
             "create",
             "rotate",
             "config",
+            "create-exportable",
+            "allow-backup",
+            "import",
             "delete",
         )
     ),

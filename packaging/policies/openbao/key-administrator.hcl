@@ -1,11 +1,22 @@
-# Key administrator: makes, rotates, withdraws and destroys keys, and uses none of them.
+# Key administrator: makes, rotates, withdraws and destroys keys, and uses none of them. None that can be taken out of
+# the server, and none that was made elsewhere (an import is a ciphertext), so that nobody ever has one.
 
 path "transit/keys/recordings-*" {
   capabilities = ["create", "update", "read", "delete"]
+  denied_parameters = {
+    "exportable"             = []
+    "allow_plaintext_backup" = []
+    "ciphertext"             = []
+  }
 }
 
 path "transit/keys/audit-*" {
   capabilities = ["create", "update", "read", "delete"]
+  denied_parameters = {
+    "exportable"             = []
+    "allow_plaintext_backup" = []
+    "ciphertext"             = []
+  }
 }
 
 path "transit/keys" {
