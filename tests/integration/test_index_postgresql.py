@@ -6,17 +6,24 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from b2bua.cli.main import main
-from recording.index import IndexUnavailableError, RecordingIndex
-from recording.settings import PostgreSQLSettings, TLSFloor
+from recording.index import IndexEntry, IndexState, IndexUnavailableError, RecordingIndex
+from recording.retention import HoldRefusedError, Retention
+from recording.settings import PostgreSQLSettings, RetentionSettings, TLSFloor
+from recording.sinks.local import LocalSink
+from recording.sinks.sink import ObjectName
+from recording.spool_state import make_spool_directory
 from support.configuration import ConfigurationFile, make_configuration
 from support.kms import issue_server_files
 from support.postgres import PostgreSQL
 from support.recorded import CALLER, record_call
+
+BEGAN = datetime(2026, 5, 6, 7, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +97,66 @@ def test_a_server_that_is_away_is_an_error_and_its_return_is_noticed(tmp_path: P
             refused(settings, saying="refused")
             server.start()
             assert index.find() == []
+
+
+class LastDeletion(LocalSink):
+    """The database goes away in the moment in which the first object has gone."""
+
+    def __init__(self, directory: Path, server: PostgreSQL) -> None:
+        super().__init__(directory)
+        self._server = server
+
+    def delete(self, key: str) -> None:
+        super().delete(key)
+        self._server.stop()
+
+
+def test_a_deletion_that_loses_the_database_half_way_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    """Until then nothing more is deleted, and nobody can put on hold what is half gone."""
+    with PostgreSQL(tmp_path / "server") as server:
+        settings = server.new_database()
+        directory = tmp_path / "store"
+        plain = LocalSink(directory)
+        make_spool_directory(tmp_path / "spool")
+        entries = [stored(plain, tmp_path, number) for number in (1, 2)]
+        now = BEGAN + timedelta(days=40)
+
+        def retention(index: RecordingIndex, sink: LocalSink) -> Retention:
+            kept = RetentionSettings(tenants={entries[0].tenant_handle: 30}, trunks={})
+            return Retention(index=index, sink=sink, settings=kept, spool_directory=tmp_path / "spool")
+
+        with closing(RecordingIndex(settings)) as index:
+            index.put(entries)
+            with pytest.raises(IndexUnavailableError):
+                retention(index, LastDeletion(directory, server)).delete(entries[0].recording, now)
+            assert len(list(plain.keys())) == 1
+            server.start()
+            assert {entry.state for entry in index.find()} == {IndexState.DELETING}
+            with pytest.raises(HoldRefusedError):
+                retention(index, plain).hold(entries[0].recording, "too-late")
+            assert all(each.is_gone for each in retention(index, plain).delete(entries[0].recording, now))
+            assert {entry.state for entry in index.find()} == {IndexState.DELETED}
+        assert list(plain.keys()) == []
+
+
+def stored(sink: LocalSink, directory: Path, number: int) -> IndexEntry:
+    """A segment of one recording in the store, and its entry."""
+    name = ObjectName(tenant_handle=b"C" * 16, file_id=bytes([number]) * 16, started_hour=BEGAN)
+    source = directory / "source"
+    source.write_bytes(bytes([number]) * 100)
+    sink.put(source, name)
+    return IndexEntry(
+        file_id=name.file_id,
+        recording=b"R" * 16,
+        segment=number - 1,
+        call_uid="ab" * 16,
+        tenant_handle=name.tenant_handle,
+        state=IndexState.COMPLETE,
+        provider=0x7F,
+        key_id="k",
+        started_hour=BEGAN,
+        object_key=name.key,
+    )
 
 
 def test_a_recorder_and_every_command_work_on_a_shared_index(
