@@ -1,8 +1,7 @@
 """PCM as the recorder has it: signed 16-bit little-endian samples, interleaved by channel.
 
-The live path mixes in C, while it drains; these serve export and tests. Standard library only, and no
-`audioop`, which
-Python 3.13 dropped.
+The live path mixes in C, while it drains; these serve export. Standard library only, and no `audioop`,
+which Python 3.13 dropped.
 """
 
 from __future__ import annotations
@@ -47,33 +46,13 @@ def pcm_bytes(values: array.array[int]) -> bytes:
     return _little_endian(values[:]).tobytes() if sys.byteorder == "big" else values.tobytes()
 
 
-def mix(first: Buffer, second: Buffer) -> bytes:
-    """The saturating sum, sample by sample, of two parts of equal length.
-
-    Raises:
-        ValueError: lengths differ, or are odd.
-    """
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} and {len(second)} bytes cannot be mixed")
-    return pcm_bytes(_mixed(samples(first), samples(second)))
-
-
 def mix_channels(pcm: Buffer) -> bytes:
     """Two interleaved channels to one: their saturating sum."""
     values = samples(pcm)
     if len(values) % 2:
         raise ValueError("two channels have an even number of samples")
-    return pcm_bytes(_mixed(values[0::2], values[1::2]))
-
-
-def interleave(first: Buffer, second: Buffer) -> bytes:
-    """A frame of each channel in turn, `first` leading. Raises ValueError where lengths differ or are odd."""
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} and {len(second)} bytes cannot be interleaved")
-    values = array.array("h", bytes(2 * len(first)))
-    values[0::2] = _native(first)
-    values[1::2] = _native(second)
-    return values.tobytes()
+    sums = map(operator.add, values[0::2], values[1::2])
+    return pcm_bytes(array.array("h", map(_SATURATED.__getitem__, sums)))
 
 
 def channel(pcm: Buffer, number: int, *, channels: int) -> bytes:
@@ -87,10 +66,6 @@ def channel(pcm: Buffer, number: int, *, channels: int) -> bytes:
 def silence(frames: int, *, channels: int) -> bytes:
     """`frames` frames of zeros."""
     return bytes(frames * channels * SAMPLE_BYTES)
-
-
-def _mixed(first: array.array[int], second: array.array[int]) -> array.array[int]:
-    return array.array("h", map(_SATURATED.__getitem__, map(operator.add, first, second)))
 
 
 def _native(pcm: Buffer) -> array.array[int]:

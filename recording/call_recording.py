@@ -82,7 +82,7 @@ class CallRecording:
         )
         self._channels = layout.channels
         self._on_failure = on_failure
-        self._timeline = Timeline(rate_hz=self._rate_hz, channels=self._channels)
+        self._timeline = Timeline(channels=self._channels)
         self._pause = Pause()
         self._told: dict[str, str] = {}
         self._early_events: list[RecordingEvent] = []

@@ -126,7 +126,7 @@ class SegmentFullError(RecordingError):
 
 
 class TimelineError(RecordingError):
-    """Audio that no sample clock can place: part of a frame, or further ahead than a segment is long."""
+    """Audio that no sample clock can place: part of a frame, or more lost time than audio."""
 
     exit_code = 31
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from recording.chain import Opener
 from recording.errors import CorruptRecordingError, RecordingError, TruncatedRecordingError
 from recording.format import slots
@@ -51,6 +53,17 @@ def segment_writer(**changes: Any) -> SegmentWriter:
         "salt": b"S" * 32,
     }
     return SegmentWriter(**(arguments | changes))
+
+
+def interleave(first: bytes, second: bytes) -> bytes:
+    """A frame of each channel in turn, `first` leading."""
+    return np.stack((np.frombuffer(first, "<i2"), np.frombuffer(second, "<i2")), axis=1).tobytes()
+
+
+def mixed(first: bytes, second: bytes) -> bytes:
+    """The sum, clamped to the range of a sample."""
+    total = np.frombuffer(first, "<i2").astype(int) + np.frombuffer(second, "<i2")
+    return total.clip(-32768, 32767).astype("<i2").tobytes()
 
 
 def ramp(frames: int, *, start: int = 0) -> bytes:

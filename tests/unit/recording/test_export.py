@@ -17,7 +17,6 @@ from typing import BinaryIO
 
 import pytest
 
-from recording.audio import interleave, mix
 from recording.chain import ChainError, ChainFaultKind, Opener
 from recording.errors import (
     CorruptRecordingError,
@@ -30,7 +29,7 @@ from recording.export import ExportChannels, ExportPlan, ExportResult, Progress,
 from recording.format.content import ChannelLayout, RecordingKind, RecordingMeta
 from recording.reader import RecordingReader
 from recording.verify import RecordingState
-from support.crec import BODY, FILE_ID, META, RECORD, ramp, reader, recording
+from support.crec import BODY, FILE_ID, META, RECORD, interleave, mixed, ramp, reader, recording
 
 PCM = ramp(9000)
 DATA = recording(PCM)
@@ -203,7 +202,7 @@ def test_a_file_that_appears_while_the_export_runs_is_not_replaced_either(tmp_pa
     ("selected", "pick"),
     [
         (ExportChannels.AS_RECORDED, interleave),
-        (ExportChannels.MIXED, mix),
+        (ExportChannels.MIXED, mixed),
         (ExportChannels.CALLER, lambda *channels: channels[0]),
         (ExportChannels.CALLED, lambda *channels: channels[1]),
     ],

@@ -16,13 +16,12 @@ import pytest
 import soundfile
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from recording.audio import interleave
 from recording.cms import Recipient, parse_recipient
 from recording.errors import ExportError, TruncatedRecordingError
 from recording.export import ExportChannels, ExportForm, ExportPlan, export, form_of
 from recording.format.content import ChannelLayout
 from recording.scratch import BLOCK_BYTES, Scratch
-from support.crec import META, openers, recording, segmented
+from support.crec import META, interleave, openers, recording, segmented
 from support.recipients import NOW, RecipientFiles, make_recipient
 
 RATE = 8000

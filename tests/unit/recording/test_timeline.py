@@ -25,7 +25,7 @@ def told(pieces: Iterable[Piece]) -> list[tuple[str, int, int]]:
 
 
 def test_audio_in_order_goes_through_untouched() -> None:
-    timeline = Timeline(rate_hz=8000, channels=1)
+    timeline = Timeline(channels=1)
     pcm = ramp(160)
     pieces = [*timeline.take(pcm), *timeline.take(pcm)]
     assert told(pieces) == [("audio", 0, 160), ("audio", 160, 160)]
@@ -34,14 +34,14 @@ def test_audio_in_order_goes_through_untouched() -> None:
 
 
 def test_a_gap_that_the_source_filled_is_told_before_its_audio() -> None:
-    timeline = Timeline(rate_hz=8000, channels=1, position=1000)
+    timeline = Timeline(channels=1, position=1000)
     pieces = timeline.take(bytes(200) + ramp(60), gap_frames=100)
     assert told(pieces) == [("gap", 1000, 100), ("audio", 1000, 160)]
     assert told(timeline.settle()) == []
 
 
 def test_a_gap_over_many_drains_is_told_twice_and_adds_up() -> None:
-    timeline = Timeline(rate_hz=8000, channels=1)
+    timeline = Timeline(channels=1)
     pieces = [*timeline.take(ramp(160))]
     for _ in range(5):
         pieces += timeline.take(bytes(320), gap_frames=160)
@@ -53,40 +53,11 @@ def test_a_gap_over_many_drains_is_told_twice_and_adds_up() -> None:
 
 
 def test_a_gap_still_open_at_the_end_is_settled_once() -> None:
-    timeline = Timeline(rate_hz=8000, channels=1)
+    timeline = Timeline(channels=1)
     list(timeline.take(bytes(320), gap_frames=160))
     list(timeline.take(bytes(320), gap_frames=160))
     assert told(timeline.settle()) == [("gap", 160, 160)]
     assert told(timeline.settle()) == []
-
-
-def test_early_audio_is_preceded_by_silence_of_the_true_length() -> None:
-    timeline = Timeline(rate_hz=100, channels=1)
-    pieces = list(timeline.place(250, ramp(10)))
-    assert told(pieces) == [
-        ("gap", 0, 250), ("audio", 0, 100), ("audio", 100, 100), ("audio", 200, 50), ("audio", 250, 10),
-    ]  # fmt: skip
-    assert all(not any(piece.pcm) for piece in pieces[1:4] if isinstance(piece, Audio))
-
-
-def test_late_audio_loses_only_what_was_laid_already() -> None:
-    timeline = Timeline(rate_hz=8000, channels=2)
-    list(timeline.take(ramp(2 * 100)))
-    pieces = list(timeline.place(80, ramp(2 * 50)))
-    assert isinstance(pieces[0], Audio)
-    assert (len(pieces), pieces[0].position, bytes(pieces[0].pcm)) == (1, 100, ramp(60, start=40))
-    assert list(timeline.place(0, ramp(2 * 50))) == []
-    assert (timeline.position, timeline.late_frames) == (130, 20 + 50)
-
-
-def test_a_clock_that_went_on_is_followed_with_silence() -> None:
-    timeline = Timeline(rate_hz=8000, channels=1)
-    list(timeline.take(ramp(8000)))
-    assert timeline.frames_at(4_000_000_000) == 32000
-    pieces = list(timeline.fill_to(timeline.frames_at(4_000_000_000)))
-    assert told(pieces) == [("gap", 8000, 24000)] + [("audio", at, 8000) for at in (8000, 16000, 24000)]
-    assert list(timeline.fill_to(32000)) == []
-    assert list(timeline.fill_to(5)) == []
 
 
 def test_a_gap_is_an_event_with_its_length() -> None:
@@ -100,42 +71,25 @@ def test_a_gap_is_an_event_with_its_length() -> None:
         lambda timeline: timeline.take(bytes(3)),
         lambda timeline: timeline.take(bytes(4), gap_frames=2),
         lambda timeline: timeline.take(bytes(4), gap_frames=-1),
-        lambda timeline: timeline.place(0, bytes(2)),
-        lambda timeline: timeline.place(4 * 3600 * 8000 + 1, bytes(4)),
-        lambda timeline: timeline.fill_to(4 * 3600 * 8000 + 1),
     ],
 )
 def test_what_no_clock_can_place_is_refused_and_nothing_is_laid(refused: object) -> None:
-    timeline = Timeline(rate_hz=8000, channels=2)
+    timeline = Timeline(channels=2)
     with pytest.raises(TimelineError):
         refused(timeline)  # type: ignore[operator]
-    assert (timeline.position, timeline.gap_frames, timeline.late_frames) == (0, 0, 0)
-    assert told(timeline.fill_to(4 * 3600 * 8000))[0] == ("gap", 0, 4 * 3600 * 8000)
+    assert (timeline.position, timeline.gap_frames) == (0, 0)
+    assert told(timeline.take(bytes(4), gap_frames=1)) == [("gap", 0, 1), ("audio", 0, 2)]
 
 
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("take"), st.integers(0, 300), st.integers(0, 300)),
-        st.tuples(st.just("place"), st.integers(0, 300), st.integers(-400, 400)),
-        st.tuples(st.just("fill"), st.just(0), st.integers(-400, 400)),
-    )
-)
-
-
-@given(STEPS)
-def test_pieces_are_contiguous_and_gaps_add_up_whatever_comes(steps: list[tuple[str, int, int]]) -> None:
-    timeline = Timeline(rate_hz=100, channels=1)
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300))))
+def test_pieces_are_contiguous_and_gaps_add_up_whatever_comes(drains: list[tuple[int, int]]) -> None:
+    timeline = Timeline(channels=1)
     pieces: list[Piece] = []
     expected_gap = 0
-    for action, frames, number in steps:
-        if action == "take":
-            gap = min(frames, number)
-            expected_gap += gap
-            pieces += timeline.take(bytes(2 * gap) + b"\1\1" * (frames - gap), gap_frames=gap)
-            continue
-        target = max(0, timeline.position + number)
-        expected_gap += max(0, target - timeline.position)
-        pieces += timeline.place(target, b"\1\1" * frames) if action == "place" else timeline.fill_to(target)
+    for frames, lost in drains:
+        gap = min(frames, lost)
+        expected_gap += gap
+        pieces += timeline.take(bytes(2 * gap) + b"\1\1" * (frames - gap), gap_frames=gap)
     pieces += timeline.settle()
     at = 0
     for piece in pieces:
