@@ -150,7 +150,8 @@ class HeadFile:
                 return
             if any(directory.glob(SEGMENT_GLOB)):
                 raise JournalError(
-                    f"{directory} holds segments but no head; restore {NAME} from a backup, or move them away"
+                    f"{directory} holds segments but no head; judge a copy (b2bua audit verify --directory COPY), then "
+                    f"restore {NAME} from a backup, or move them away"
                 )
             log_id = secrets.token_bytes(16)
             head = Head(log_id=log_id, generation=0, chain=genesis(log_id))

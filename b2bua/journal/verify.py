@@ -309,7 +309,13 @@ class _Verification:
                     f"{anchor.source} vouches for line {sequence}, which is not there",
                     sequence=sequence,
                 )
-            elif sequence and self._at.get(sequence) != anchor.chain.hash:
+            elif sequence and sequence not in self._at:
+                self._find(
+                    FindingKind.MISSING_LINES,
+                    f"{anchor.source} vouches for line {sequence}, which is missing",
+                    sequence=sequence,
+                )
+            elif sequence and self._at[sequence] != anchor.chain.hash:
                 self._find(
                     FindingKind.BROKEN_CHAIN,
                     f"{anchor.source} vouches for another line {sequence}",

@@ -234,6 +234,16 @@ def test_a_whole_tail_rolled_back_shows_against_a_checkpoint_alone(log: Log, tmp
     assert "line 7" in finding.what
 
 
+def test_a_line_that_a_checkpoint_vouches_for_is_told_as_missing_where_it_is(log: Log) -> None:
+    kept = anchor(log)
+    log.write([text(7)])
+    log.files()[2].unlink()
+    found = [each for each in log.verify(kept).findings if "checkpoint" in each.what]
+    assert [(each.kind, each.sequence) for each in found] == [
+        (FindingKind.MISSING_LINES, kept.chain.sequence)
+    ]
+
+
 def test_another_line_than_the_checkpoints_shows(log: Log) -> None:
     kept = anchor(log)
     other = Anchor(log_id=kept.log_id, chain=ChainHead(sequence=4, hash=b"x" * 32), source="checkpoint")
