@@ -282,7 +282,7 @@ class Leg(pj.Call):
 
     @guarded
     def onDtmfEvent(self, prm: pj.OnDtmfEventParam) -> None:  # noqa: N802
-        if not self._digits.begins(prm.flags, prm.timestamp):
+        if not self._digits.begins(prm.flags, prm.timestamp, prm.duration):
             return
         now_ms = time.monotonic_ns() // 1_000_000
         if self._digits.is_too_fast(now_ms):
