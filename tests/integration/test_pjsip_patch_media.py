@@ -31,3 +31,15 @@ def test_packet_that_waits_for_the_start_does_not_make_the_transport_deaf() -> N
     run = run_check("early.c")
     assert run.returncode == 0, run
     assert run.stdout.split() == ["1", "1"]
+
+
+def test_socket_that_is_read_on_stays_armed_and_one_that_is_not_lets_the_poll_rest() -> None:
+    run = run_check("armed.c")
+    assert run.returncode == 0, run
+    assert run.stdout.split() == ["0", "1", "1"]
+
+
+def test_packets_of_many_streams_are_taken_with_one_wake_up() -> None:
+    run = run_check("together.c")
+    assert run.returncode == 0, run
+    assert run.stdout.split() == ["1", "10"]
