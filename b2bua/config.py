@@ -249,10 +249,7 @@ def _recording(document: Document) -> RecordingSettings:
         max_spool_bytes=table.max_spool_bytes,
         sink=sink_settings(document),
         pool=PoolSettings(
-            size=table.pool.size,
-            ttl_s=table.pool.ttl_s,
-            refill_per_request=table.pool.refill_per_request,
-            parallel_requests=table.pool.parallel_requests,
+            size=table.pool.size, ttl_s=table.pool.ttl_s, refill_per_request=table.pool.refill_per_request
         ),
     )
 

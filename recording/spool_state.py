@@ -78,10 +78,7 @@ class SpoolState:
     @property
     def object_name(self) -> ObjectName:
         return ObjectName(
-            tenant_handle=self.tenant_handle,
-            file_id=self.file_id,
-            started_hour=self.started_hour,
-            retain_until=self.retain_until,
+            tenant_handle=self.tenant_handle, file_id=self.file_id, started_hour=self.started_hour
         )
 
     def entry(

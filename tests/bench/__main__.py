@@ -23,12 +23,15 @@ from tests.bench.figures import faults, judge
 from tests.bench.index_search import SearchPlan, measure_search
 from tests.bench.process import describe_machine
 from tests.bench.reading import ReadingPlan, measure_reading
+from tests.bench.relay import measure_relay
 from tests.bench.rewrapping import RewrappingPlan, measure_rewrapping
 from tests.bench.sealing import SealingPlan, measure_sealing
 from tests.bench.signalling import RatePlan, SetUpPlan, measure_rate, measure_set_up
 from tests.bench.spooling import SpoolingPlan, measure_spooling
 
 SECTIONS = ("sealing", "reading", "spooling", "rewrapping", "index", "set_up", "rate", "capacity")
+ON_REQUEST = ("relay",)
+"""Measured when named only: it needs a program that this project does not."""
 PROGRAMME_S = 12
 
 
@@ -58,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             "set_up": lambda: measure_set_up(set_up, packets, directory / "set-up", _say),
             "rate": lambda: measure_rate(rate, packets, directory / "rate", _say),
             "capacity": lambda: measure_capacity(capacity, packets, directory, _say),
+            "relay": lambda: measure_relay(capacity, packets, directory, _say),
         }
         report = _report(runs, options)
     print(json.dumps(report, indent=2))
@@ -76,7 +80,7 @@ def _report(runs: dict[str, Callable[[], dict[str, Any]]], options: argparse.Nam
             "spool": str(options.directory or tempfile.gettempdir()),
         },
     }  # fmt: skip
-    results = {name: runs[name]() for name in SECTIONS if name in options.only}
+    results = {name: runs[name]() for name in (*SECTIONS, *ON_REQUEST) if name in options.only}
     targets, wrong = judge(results), faults(results)
     are_met = all(target["met"] for target in targets)
     for target in targets:
@@ -99,7 +103,9 @@ def _report(runs: dict[str, Callable[[], dict[str, Any]]], options: argparse.Nam
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run: small load, no promise")
-    parser.add_argument("--only", type=_sections, default=SECTIONS, help=f"some of {','.join(SECTIONS)}")
+    parser.add_argument(
+        "--only", type=_sections, default=SECTIONS, help=f"some of {','.join((*SECTIONS, *ON_REQUEST))}"
+    )
     parser.add_argument("--calls", type=int, default=100, help="calls up in the capacity runs (100)")
     parser.add_argument("--window", type=float, default=30.0, help="seconds of steady state measured (30)")
     parser.add_argument("--repeats", type=int, default=3, help="runs with recording, and as many without (3)")
@@ -111,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _sections(text: str) -> tuple[str, ...]:
     chosen = tuple(text.split(","))
-    unknown = set(chosen) - set(SECTIONS)
+    unknown = set(chosen) - {*SECTIONS, *ON_REQUEST}
     if unknown:
         raise argparse.ArgumentTypeError(f"no section {', '.join(sorted(unknown))}")
     return chosen

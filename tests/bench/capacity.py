@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from support.edge import Edge
 from tests.bench.generator import Counts, Generator, generating
@@ -20,13 +20,20 @@ from tests.bench.process import (
     resident_bytes,
     udp_drops,
 )
-from tests.bench.served import LoadCall, Parties, judge_recordings, metric, parties, served
+from tests.bench.served import Parties, judge_recordings, metric, parties, served
 
 MIB = 1024 * 1024
 WARM_UP_CALLS = 3
 SETTLE_S = 6.0
 """Longer than the interval of RTCP reports (5 s), so that each stream has one before the window."""
 Say = Callable[[str], None]
+
+
+class Counting(Protocol):
+    """A call whose two ends count packets."""
+
+    def counts(self) -> Counts:
+        """What both ends counted so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,7 @@ def measure_capacity(
     order = [policy for turn in range(plan.repeats) for policy in _pair(turn)]
     for number, policy in enumerate(order, 1):
         say(f"capacity {number}/{len(order)}: {plan.calls} calls, recording {policy}")
-        sample = _run(plan, packets, directory / f"capacity-{number}", policy)
+        sample = run_capacity(plan, packets, directory / f"capacity-{number}", policy)
         samples[policy].append(sample)
         say(
             f"  {sample['cpu_percent_per_call']:.3f} % of a core for a call, others {sample['others_percent']} %"
@@ -61,7 +68,10 @@ def _pair(turn: int) -> tuple[str, str]:
     return ("required", "off") if turn % 2 == 0 else ("off", "required")
 
 
-def _run(plan: CapacityPlan, packets: tuple[bytes, ...], directory: Path, policy: str) -> dict[str, Any]:
+def run_capacity(
+    plan: CapacityPlan, packets: tuple[bytes, ...], directory: Path, policy: str
+) -> dict[str, Any]:
+    """One run of its own process with that recording policy."""
     directory.mkdir()
     with served(directory, max_calls=plan.calls + WARM_UP_CALLS + 5, recording=policy) as edge:
         with on_last_core() as core, generating(directory, packets) as generator:
@@ -86,7 +96,7 @@ async def _load(plan: CapacityPlan, edge: Edge, generator: Generator) -> dict[st
         idle = resident_bytes(edge.pid)
         calls = await pair.calls(plan.calls, per_second=plan.per_second)
         await asyncio.sleep(plan.settle_s)
-        sample = await _window(plan, edge, generator, calls)
+        sample = await measure_window(plan, edge.pid, generator, calls)
         loaded = resident_bytes(edge.pid)
         sample["overruns"] = int(metric(edge, "sealtrunk_tap_overruns_total"))
         sample["memory"] = {
@@ -106,16 +116,17 @@ async def _warm_up(pair: Parties) -> None:
     await asyncio.sleep(1.5)  # one group commit: the recordings of the warm-up are out of the way
 
 
-async def _window(
-    plan: CapacityPlan, edge: Edge, generator: Generator, calls: list[LoadCall]
+async def measure_window(
+    plan: CapacityPlan, pid: int, generator: Generator, calls: Sequence[Counting]
 ) -> dict[str, Any]:
+    """What a process tree and the media of its calls did in the steady state of `plan.window_s` seconds."""
     loop = asyncio.get_running_loop()
-    counts, cpu, own, machine = _sum(calls), cpu_time(edge.pid), cpu_time(os.getpid()), machine_time()
+    counts, cpu, own, machine = _sum(calls), cpu_time(pid), cpu_time(os.getpid()), machine_time()
     drops, began = udp_drops(), loop.time()
     generator.health()
     await asyncio.sleep(plan.window_s)
     seconds = loop.time() - began
-    spent, own_spent = _since(cpu, cpu_time(edge.pid)), _since(own, cpu_time(os.getpid()))
+    spent, own_spent = _since(cpu, cpu_time(pid)), _since(own, cpu_time(os.getpid()))
     after = machine_time()
     moved = _sum(calls) - counts
     others = after.busy_s - machine.busy_s - spent.total_s - own_spent.total_s
@@ -176,7 +187,7 @@ def _summary(samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
-def _sum(calls: list[LoadCall]) -> Counts:
+def _sum(calls: Sequence[Counting]) -> Counts:
     total = Counts()
     for call in calls:
         total += call.counts()
