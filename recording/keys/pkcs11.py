@@ -265,7 +265,9 @@ def key_versions(session: Session, label: str, *, suffix: str = "") -> dict[int,
         if match is not None:
             assert isinstance(key, SecretKey)
             if int(match[1]) in found:
-                raise KeyConfigurationError(f"the token has two keys labelled {match[0]}; remove one")
+                raise KeyConfigurationError(
+                    f"the token has two keys labelled {match[0]}; relabel the one that wrapped nothing, and remove none"
+                )
             found[int(match[1])] = key
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pkcs11 import Attribute, KeyType, MechanismFlag, SecretKey, Session
 
@@ -18,6 +18,8 @@ from recording.keys.errors import KeyOperationError, UnknownKeyError
 from recording.keys.pkcs11 import CREATED, KEK_BITS, in_session, key_versions
 from recording.keys.pkcs11_token import shared_token
 from recording.settings import PKCS11KeySettings
+
+_PENDING_SUFFIX: Final = ".new"
 
 _Result = TypeVar("_Result")
 
@@ -67,17 +69,31 @@ class PKCS11Administration:
         return f"{count} versions are gone from the token; so they must be from its backups"
 
     def _create(self, session: Session) -> int:
+        """Under a label that no provider looks for, until it is clear that nobody else makes the same version.
+
+        Who finds another one withdraws. Each looks after making its own, so of two at least one sees the other.
+        """
         number = max([*self._enabled(session), *self._disabled(session)], default=0) + 1
+        label = f"{self._settings.key}.v{number}"
         with self._writing() as writer:
-            writer.generate_key(
+            made = writer.generate_key(
                 KeyType.AES,
                 KEK_BITS,
-                label=f"{self._settings.key}.v{number}",
+                label=label + _PENDING_SUFFIX,
                 id=datetime.now(UTC).strftime(CREATED).encode(),
                 store=True,
                 capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP,
                 template={Attribute.EXTRACTABLE: False, Attribute.SENSITIVE: True, Attribute.PRIVATE: True},
             )
+            pending = len(list(writer.get_objects({Attribute.LABEL: label + _PENDING_SUFFIX})))
+            # In this order: what is not pending any more is enabled by now.
+            if pending > 1 or number in self._enabled(writer):
+                made.destroy()
+                raise KeyOperationError(
+                    f"keys.{self.name}: somebody else makes version {number} now, so none was made here; see "
+                    f"b2bua keys status. If nobody does, a run was killed: remove the object {label}{_PENDING_SUFFIX}"
+                )
+            made[Attribute.LABEL] = label
         return number
 
     def _relabel(self, chosen: Callable[[int, int], bool]) -> int:

@@ -15,18 +15,19 @@ from pathlib import Path
 
 import pkcs11
 import pytest
-from pkcs11 import Attribute, KeyType, MechanismFlag
+from pkcs11 import Attribute, KeyType, MechanismFlag, Session
 
 from recording.format.slots import KeySlot, SlotProvider
 from recording.keys import pkcs11_token
 from recording.keys.errors import (
     ContextMismatchError,
     KeyConfigurationError,
+    KeyOperationError,
     KeyUnavailableError,
     NotPermittedError,
     UnknownKeyError,
 )
-from recording.keys.pkcs11 import PKCS11Provider
+from recording.keys.pkcs11 import PKCS11Provider, in_session
 from recording.keys.pkcs11_administration import PKCS11Administration
 from recording.keys.pkcs11_token import open_session, shared_token
 from recording.keys.provider import KeyContext
@@ -216,6 +217,31 @@ def test_older_versions_out_of_use_open_nothing_and_can_be_taken_back(
     assert administration.disable_older().startswith("0 ")
     relabel(settings, f"{settings.key}.v1.disabled", f"{settings.key}.v1")
     assert provider.unwrap(old.slot, CONTEXT) == old.dek
+
+
+def test_of_two_who_make_the_same_version_none_leaves_twins(
+    provider: PKCS11Provider, settings: PKCS11KeySettings
+) -> None:
+    """Providers use neither of two keys of one label, so a recorder would stop."""
+    token = shared_token(settings.module_path, settings.token, settings.pin_path)
+
+    def other(_: Session) -> None:
+        """As another administrator's command does at the same moment."""
+        with token.writing() as writer:
+            writer.generate_key(KeyType.AES, 256, label=f"{settings.key}.v2.new", store=True)
+
+    def remove(_: Session) -> None:
+        with token.writing() as writer:
+            (key,) = list(writer.get_objects({Attribute.LABEL: f"{settings.key}.v2.new"}))
+            key.destroy()
+
+    in_session("main", settings, other)
+    with pytest.raises(KeyOperationError, match="somebody else makes version 2 now"):
+        rotate(settings)
+    assert provider.new_key(CONTEXT).slot.wrapped.startswith(b"v1:")
+    in_session("main", settings, remove)
+    assert rotate(settings) == "version 2 wraps from now on"
+    assert provider.new_key(CONTEXT).slot.wrapped.startswith(b"v2:")
 
 
 def test_a_disabled_or_destroyed_key_opens_nothing(
