@@ -19,7 +19,10 @@ from b2bua.sip.leg import Leg, Received, received
 from b2bua.sip.loop import SIPLoop
 
 INTERVAL_S: Final = 1.0
-"""How late an event may stand in the recording."""
+"""How late an event may stand in the recording. A look at 200 legs takes the SIP thread 0.7 ms in all.
+
+With a timer a call and the library's statistics object a leg it took 5 to 7 ms.
+"""
 LOSS_MS: Final = 200
 """A shorter burst hides a syllable at most, and every network has some."""
 
