@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from b2bua.posture.process import find_listening_process
+from recording.settings import PoolSettings
 from support.edge import Edge
 from support.endpoint import LOCALHOST
 
@@ -95,7 +96,8 @@ def test_a_monitor_s_certificate_shows_pools_and_losses(served: Edge) -> None:
     found = json.loads(posture(served, "--json", *monitor(served)).stdout)
     shown = {row["key"]: row for each in found["safeguards"] for row in each["findings"]}
     assert shown["pool.clinic"]["level"] == "ok"
-    assert shown["pool.clinic"]["finding"] == "8 of 8"
+    size = PoolSettings().size
+    assert shown["pool.clinic"]["finding"] == f"{size} of {size}"
     assert shown["process.losses"]["finding"] == "none"
 
 
