@@ -69,6 +69,7 @@ class AuditEvent(enum.Enum):
     DELETION_REFUSED = "deletion_refused"
     RECORDING_DELETED = "recording_deleted"
     EXPIRY_ENDED = "expiry_ended"
+    LOCKS_REPEATED = "locks_repeated"
     INDEX_SEARCHED = "index_searched"
     INDEX_READ = "index_read"
     INDEX_REBUILT = "index_rebuilt"

@@ -27,7 +27,7 @@ from recording.signing import SigningKey
 _log = structlog.get_logger(__name__)
 
 _STANDARD_ERROR: Final = 2
-POOL: Final = PoolSettings(size=2, ttl_s=3600, refill_per_request=1)
+POOL: Final = PoolSettings(size=2, ttl_s=3600, refill_per_request=1, parallel_requests=1)
 """One key for the next file and one in reserve: a file lasts minutes, and an old one goes on while there is no key."""
 POOL_NAME: Final = "audit"
 

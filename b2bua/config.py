@@ -249,7 +249,10 @@ def _recording(document: Document) -> RecordingSettings:
         max_spool_bytes=table.max_spool_bytes,
         sink=sink_settings(document),
         pool=PoolSettings(
-            size=table.pool.size, ttl_s=table.pool.ttl_s, refill_per_request=table.pool.refill_per_request
+            size=table.pool.size,
+            ttl_s=table.pool.ttl_s,
+            refill_per_request=table.pool.refill_per_request,
+            parallel_requests=table.pool.parallel_requests,
         ),
     )
 

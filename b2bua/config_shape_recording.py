@@ -17,7 +17,7 @@ class Pool(Table):
 
     size: int = documented(
         "Single-use data keys ready per tenant.",
-        "8",
+        "32",
         default=default_of(PoolSettings, "size"),
         ge=1,
         le=1024,
@@ -33,6 +33,13 @@ class Pool(Table):
         "Keys asked for at most before other tenants get their turn.",
         "4",
         default=default_of(PoolSettings, "refill_per_request"),
+        ge=1,
+        le=64,
+    )
+    parallel_requests: int = documented(
+        "Requests to key providers under way at once: so many keys come in the time of one request.",
+        "16",
+        default=default_of(PoolSettings, "parallel_requests"),
         ge=1,
         le=64,
     )

@@ -98,8 +98,8 @@ class SinkTable(Table):
         default=None,
     )
     object_lock_days: int = documented(
-        "Days for which the service keeps each object from deletion, read back after each upload. 0: only what "
-        "expiry rules and holds ask for.",
+        "Days for which the service keeps every object from deletion at least, read back after each upload. "
+        "`retain_days` of a tenant or trunk is set on each object too, where it is longer.",
         "365",
         default=0,
         ge=0,
@@ -132,7 +132,8 @@ class SinkTable(Table):
         le=64,
     )
     request_checksum_calculation: ChecksumValue = documented(
-        "boto3's own checksums: `when_required` or `when_supported`. Content-MD5 and a signed SHA-256 always go along.",
+        "`when_supported`: a CRC-32 goes with each upload, which a service that knows it keeps with the object; "
+        "`when_required`: not. Content-MD5 and a signed SHA-256 go along in both cases.",
         '"when_supported"',
         default=default_of(S3SinkSettings, "request_checksum_calculation"),
     )

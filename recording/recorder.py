@@ -262,7 +262,7 @@ class Recorder:
         if spool is None or not spool.is_running:
             return Readiness(problems=("the spool thread does not run",))
         checks = (
-            (not self._pool.is_running, "the keys thread does not run"),
+            (not self._pool.is_running, "a keys thread does not run"),
             (not self._uploader.is_running, "the uploader thread does not run"),
             (not spool.has_space, f"the spool has no room: {spool.space_problem}"),
             (not spool.has_queue_room, "sealed records pile up in memory: the spool's disk is too slow"),

@@ -106,12 +106,17 @@ class Retention:
 
     def candidates(self, now: datetime) -> Iterator[tuple[bytes, Keep | None]]:
         """Every recording that is not deleted yet, and why it stays; those that may go have None."""
+        for group in self._groups():
+            yield group, self.kept_by(self._index.group(group), now)
+
+    def _groups(self) -> Iterator[bytes]:
+        """Every recording that is not deleted yet, once."""
         seen: set[bytes] = set()
         for entry in self._index.scan():
             if entry.state is IndexState.DELETED or entry.kind not in _OF_CALLS or entry.group in seen:
                 continue
             seen.add(entry.group)
-            yield entry.group, self.kept_by(self._index.group(entry.group), now)
+            yield entry.group
 
     # -- hold --------------------------------------
 
@@ -141,25 +146,42 @@ class Retention:
         self._index.lift_hold(recording)
         return self._index.group(recording)
 
-    def repeat_holds(self) -> int:
-        """Tell a store that can lock of the holds it does not know yet: those put while a file was in the spool."""
-        if not self._sink.locks:
-            return 0
-        told = 0
-        for entry in self._index.find(is_held=True, limit=None):
-            if entry.object_key is not None and entry.state is not IndexState.DELETED:
+    def repeat_holds(self) -> None:
+        """Tell a store that can lock of all holds: it does not know those put while a file was in the spool."""
+        if self._sink.locks:
+            for group in {entry.group for entry in self._index.find(is_held=True, limit=None)}:
                 with contextlib.suppress(ObjectMissingError):
-                    if not self._sink.retention(entry.object_key).is_held:
-                        self._sink.set_hold(entry.object_key, is_held=True)
-                        told += 1
+                    self._tell_store(group, is_held=True)
+
+    def repeat_locks(self, now: datetime) -> int:
+        """Tell a store that can lock until when everything is kept, and read it back; how many recordings that were.
+
+        For what was stored before Object Lock was asked for, or before more days were configured. Never shortens.
+
+        Raises:
+            SinkError: the store did not take it, or does not keep to it; those before it are done.
+        """
+        told = 0
+        for group in self._groups() if self._sink.locks else ():
+            entries = self._index.group(group)
+            until = self._until(entries)
+            if until is not None and until > now:
+                for key in _stored(entries):
+                    self._sink.extend_retention(key, until)
+                told += 1
         return told
+
+    def _until(self, group: Sequence[IndexEntry]) -> datetime | None:
+        """The latest time of a recording's own segments and of what was promised for its attachments."""
+        own = [entry for entry in group if entry.kind is RecordingKind.AUDIO] or list(group)
+        times = [self.until(entry) for entry in own] + [entry.retain_until for entry in group]
+        return max((at for at in times if at is not None), default=None)
 
     def _tell_store(self, recording: bytes, *, is_held: bool) -> list[IndexEntry]:
         group = self._index.group(recording)
         if self._sink.locks:
-            for entry in group:
-                if entry.object_key is not None and entry.state is not IndexState.DELETED:
-                    self._sink.set_hold(entry.object_key, is_held=is_held)
+            for key in _stored(group):
+                self._sink.set_hold(key, is_held=is_held)
         return group
 
     # -- deletion ----------------------------------
@@ -226,3 +248,12 @@ class Retention:
             return self._sink.retention(entry.object_key).keeps_at(now)
         except ObjectMissingError:
             return False
+
+
+def _stored(group: Sequence[IndexEntry]) -> list[str]:
+    """Keys of what the store has of a recording."""
+    return [
+        entry.object_key
+        for entry in group
+        if entry.object_key is not None and entry.state is not IndexState.DELETED
+    ]

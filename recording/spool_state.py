@@ -78,7 +78,10 @@ class SpoolState:
     @property
     def object_name(self) -> ObjectName:
         return ObjectName(
-            tenant_handle=self.tenant_handle, file_id=self.file_id, started_hour=self.started_hour
+            tenant_handle=self.tenant_handle,
+            file_id=self.file_id,
+            started_hour=self.started_hour,
+            retain_until=self.retain_until,
         )
 
     def entry(

@@ -58,6 +58,7 @@ def register(subparsers: Subparsers) -> None:
         summary="Delete the recordings whose time is over and that nothing keeps, and prove that they are gone.",
         example="""
             b2bua recordings expire -c lab/b2bua.toml --dry-run
+            b2bua recordings expire -c lab/b2bua.toml --repeat-locks
             b2bua recordings expire -c lab/b2bua.toml --json
         """,
         run=run_expire,
@@ -65,6 +66,12 @@ def register(subparsers: Subparsers) -> None:
     add_configuration(expire)
     expire.add_argument(
         "--dry-run", action="store_true", help="say what would go and what stays; delete nothing"
+    )
+    expire.add_argument(
+        "--repeat-locks",
+        action="store_true",
+        help="first tell a bucket with Object Lock until when everything in it is kept; once after Object Lock was "
+        "configured, or more days",
     )
     add_json(expire)
 
@@ -140,9 +147,14 @@ def run_expire(arguments: argparse.Namespace) -> int:
     now = datetime.now(UTC)
     stays: Counter[Keep] = Counter()
     done: list[Deletion] = []
+    if arguments.dry_run and arguments.repeat_locks:
+        raise CommandError("--dry-run changes nothing; --repeat-locks does")
     with open_stewardship(configuration_path(arguments)) as stewardship:
         if not arguments.dry_run:
             stewardship.retention.repeat_holds()
+        if arguments.repeat_locks:
+            count = stewardship.retention.repeat_locks(now)
+            stewardship.audit.write(AuditLine(event=AuditEvent.LOCKS_REPEATED, count=count))
         with output.progress_bar() as progress:
             looked = progress.track(list(stewardship.retention.candidates(now)), description="expiring")
             for recording, keep in looked:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 from b2bua.posture.report import Level, Row, Safeguard
 from b2bua.posture.storage import open_index
 from recording.errors import RecordingError
-from recording.index import IndexState
+from recording.index import IndexEntry, IndexState
 from recording.settings import LocalSinkSettings, RecordingSettings, S3SinkSettings
 from recording.sinks.build import build_sink
 from recording.sinks.sink import Retention, Sink
@@ -57,9 +57,10 @@ def _local(recording: RecordingSettings) -> Sequence[Row]:
 
 def _local_problem(recording: RecordingSettings) -> str | None:
     """A directory that is gone, or a mount that is, is not made anew by asking for it."""
-    newest = newest_object(recording)
-    if newest is not None and not (recording.directory / newest).exists():
-        return f"{newest} is not in it, the newest segment that the index has there"
+    newest = newest_stored(recording)
+    key = None if newest is None else newest.object_key
+    if key is not None and not (recording.directory / key).exists():
+        return f"{key} is not in it, the newest segment that the index has there"
     return _problem(build_sink(recording)) if recording.directory.exists() else None
 
 
@@ -70,15 +71,16 @@ def _s3(recording: RecordingSettings, settings: S3SinkSettings) -> Sequence[Row]
     sink = S3Sink(settings)
     where = f"bucket {settings.bucket} at {sink.describe()['endpoint']}"
     rows = [judge_health(where, _problem(sink))]
-    key = newest_object(recording)
-    return [*rows, _lock_row(sink, settings, key), _encryption_row(sink, settings, key)]
+    newest = newest_stored(recording)
+    key = None if newest is None else newest.object_key
+    return [*rows, _lock_row(sink, settings, newest), _encryption_row(sink, settings, key)]
 
 
-def newest_object(recording: RecordingSettings) -> str | None:
-    """Key of the newest complete segment in the store; None where there is none yet."""
+def newest_stored(recording: RecordingSettings) -> IndexEntry | None:
+    """The newest complete segment in the store; None where there is none yet."""
     with open_index(recording) as index:
         entries = [] if index is None else index.find(state=IndexState.COMPLETE, limit=20)
-    return next((entry.object_key for entry in entries if entry.object_key is not None), None)
+    return next((entry for entry in entries if entry.object_key is not None), None)
 
 
 def _problem(sink: Sink) -> str | None:
@@ -102,32 +104,53 @@ def judge_health(where: str, problem: str | None, *, is_new: bool = False) -> Ro
     )
 
 
-def _lock_row(sink: S3Sink, settings: S3SinkSettings, key: str | None) -> Row:
+def _lock_row(sink: S3Sink, settings: S3SinkSettings, newest: IndexEntry | None) -> Row:
     if settings.object_lock_mode is None:
         return _lock(
             "not asked for: nothing keeps who may delete from deleting", "the configuration", Level.ATTENTION
         )
-    wanted = f"{settings.object_lock_mode.value} for {settings.object_lock_days} days is asked for"
+    key = None if newest is None else newest.object_key
+    promised = None if newest is None else newest.retain_until
+    wanted = _asked(settings, promised)
     if key is None:
         return _lock(f"{wanted}; no recording is there yet to read it back from", "the index", Level.UNKNOWN)
     try:
         found = sink.retention(key)
+        looser = sink.looser_than(key, found)
     except RecordingError as error:
         return _lock(f"{wanted}; not known: {error}", f"asked of {key}", Level.UNKNOWN)
-    return judge_lock(settings, key, found, now=datetime.now(UTC))
+    return judge_lock(settings, key, found, looser, promised=promised, now=datetime.now(UTC))
 
 
-def judge_lock(settings: S3SinkSettings, key: str, found: Retention, *, now: datetime) -> Row:
-    """What was read back against what was asked for. With 0 days only holds and expiry rules lock anything."""
+def _asked(settings: S3SinkSettings, promised: datetime | None) -> str:
     wanted = "no mode" if settings.object_lock_mode is None else settings.object_lock_mode.value
-    asked = f"{wanted} for {settings.object_lock_days} days is asked for"
+    until = "" if promised is None else f", here until {promised.astimezone(UTC):%Y-%m-%d}"
+    return f"{wanted} for {settings.object_lock_days} days{until} is asked for"
+
+
+def judge_lock(
+    settings: S3SinkSettings,
+    key: str,
+    found: Retention,
+    looser: Sequence[str],
+    *,
+    promised: datetime | None,
+    now: datetime,
+) -> Row:
+    """What was read back against what was asked for, and against what was promised for this recording.
+
+    `looser`: what lies beside the object and is kept less than it. With 0 days and no promise only holds lock anything.
+    """
     until = "nothing" if found.until is None else f"{found.until.astimezone(UTC):%Y-%m-%d}"
     mode = "no mode" if found.mode is None else found.mode.value
     held = ", on legal hold" if found.is_held else ""
+    beside = f"; less is kept of {', '.join(looser)}" if looser else ""
+    is_due = promised is not None and promised > now
+    is_short = is_due and (found.until is None or (promised is not None and found.until < promised))
     is_kept = found.keeps_at(now) and (found.is_held or found.mode is settings.object_lock_mode)
-    is_good = is_kept or settings.object_lock_days == 0
+    is_good = (is_kept or (settings.object_lock_days == 0 and not is_due)) and not is_short and not looser
     return _lock(
-        f"{asked}; read back: {mode} until {until}{held}",
+        f"{_asked(settings, promised)}; read back: {mode} until {until}{held}{beside}",
         f"the store's answer about {key}",
         Level.OK if is_good else Level.ALARM,
     )

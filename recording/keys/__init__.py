@@ -1,1 +1,1 @@
-"""Key providers and the pool of single-use data keys. Only the keys thread calls a provider."""
+"""Key providers and the pool of single-use data keys. Only the keys threads call a provider."""

@@ -2,8 +2,8 @@
 
 Single use, per tenant, bound to a file id drawn with them.
 
-Only the pool's thread, named `keys`, asks a key service. A provider that is slow or down costs no call anything
-until the tenant's keys are spent.
+Only the pool's threads, named `keys`, ask a key service: several, because keys come no faster than requests under way
+over the time of one. A provider that is slow or down costs no call anything until the tenant's keys are spent.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class _Shelf:
 
     tenant: TenantKey
     keys: deque[PooledKey] = field(default_factory=deque)
+    under_way: int = 0
     failures: int = 0
+    failed_ns: int = 0
     not_before_ns: int = 0
     problem: str | None = None
 
@@ -110,30 +112,38 @@ class KeyPool:
         self._clock_ns = clock_ns
         self._jitter = jitter
         self._shelves = MappingProxyType({name: _Shelf(tenant=tenant) for name, tenant in tenants.items()})
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._wanted = threading.Condition(lock)  # one key gone wakes one thread, not all of them
         self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._threads: tuple[threading.Thread, ...] = ()
 
     def start(self) -> None:
-        """Start the keys thread. A stopped pool is not started again."""
-        assert self._thread is None, "a pool is started once"
+        """Start the keys threads. A stopped pool is not started again."""
+        assert not self._threads, "a pool is started once"
         assert not self._stopping, "a stopped pool is not started again"
-        self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
-        self._thread.start()
+        self._threads = tuple(
+            threading.Thread(target=self._run, name=f"keys-{number}", daemon=True)
+            for number in range(self._settings.parallel_requests)
+        )
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Wipe every key and end the thread.
+        """Wipe every key and end the threads.
 
-        A provider call under way is waited for up to `timeout_s`; its key is wiped too.
+        Provider calls under way are waited for up to `timeout_s`; their keys are wiped too.
         """
+        end = time.monotonic() + timeout_s
         with self._changed:
             self._stopping = True
             for shelf in self._shelves.values():
                 while shelf.keys:
                     shelf.keys.popleft().wipe()
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+            self._wanted.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def take(self, tenant: str) -> PooledKey:
         """The tenant's oldest key that has not expired, else one of its fallback; the caller owns it.
@@ -153,7 +163,7 @@ class KeyPool:
             if key is None and (shelf.tenant.fallback is None or self._stopping):
                 raise NoKeyError(tenant)
             level = len(shelf.keys)
-            self._changed.notify_all()
+            self._wanted.notify()
         if key is None:
             return self._fallback_key(tenant, shelf.tenant)
         self._observer.pool_level(tenant=tenant, level=level)
@@ -186,8 +196,10 @@ class KeyPool:
 
     @property
     def is_running(self) -> bool:
-        """False before start, after stop, and when the thread has died."""
-        return self._thread is not None and self._thread.is_alive() and not self._stopping
+        """False before start, after stop, and when a thread has died."""
+        return (
+            bool(self._threads) and all(map(threading.Thread.is_alive, self._threads)) and not self._stopping
+        )
 
     def problems(self) -> dict[str, str]:
         """By tenant, why its last request failed; empty when all went well."""
@@ -214,15 +226,30 @@ class KeyPool:
 
         Drop what expired, then up to `refill_per_request` requests for each tenant that is short and not backing off.
 
-        Called by the keys thread. Returns the seconds until there is something to do again.
+        Called by the keys threads. Returns the seconds until there is something to do again.
         """
         for name, shelf in self._shelves.items():
             self._expire(name, shelf)
             for _ in range(self._settings.refill_per_request):
-                if not self._is_due(shelf):
+                if not self._claim(shelf):
                     break
-                self._request(name, shelf)
+                try:
+                    self._request(name, shelf)
+                finally:
+                    self._let_go(shelf)
         return self._next_due_s()
+
+    def _claim(self, shelf: _Shelf) -> bool:
+        """Whether the calling thread is the one to ask for the shelf's next key."""
+        with self._changed:
+            if not self._is_due(shelf):
+                return False
+            shelf.under_way += 1
+            return True
+
+    def _let_go(self, shelf: _Shelf) -> None:
+        with self._changed:
+            shelf.under_way -= 1
 
     def _run(self) -> None:
         while True:
@@ -231,7 +258,7 @@ class KeyPool:
                 if self._stopping:
                     return
                 if pause_s > 0 and not any(self._is_due(shelf) for shelf in self._shelves.values()):
-                    self._changed.wait(pause_s)
+                    self._wanted.wait(pause_s)
 
     def _have(self, level: int) -> bool:
         return all(
@@ -239,12 +266,14 @@ class KeyPool:
             for shelf in self._shelves.values()
         )
 
-    def _is_due(self, shelf: _Shelf) -> bool:
-        return (
-            not self._stopping
-            and len(shelf.keys) < self._settings.size
-            and self._clock_ns() >= shelf.not_before_ns
+    def _is_short(self, shelf: _Shelf) -> bool:
+        """A key more is wanted than is under way; of a service that failed, one at a time."""
+        return len(shelf.keys) + shelf.under_way < self._settings.size and not (
+            shelf.failures and shelf.under_way
         )
+
+    def _is_due(self, shelf: _Shelf) -> bool:
+        return not self._stopping and self._is_short(shelf) and self._clock_ns() >= shelf.not_before_ns
 
     def _request(self, name: str, shelf: _Shelf) -> None:
         """One key from the tenant's provider, onto the shelf. The lock is not held while the provider works."""
@@ -254,7 +283,7 @@ class KeyPool:
         try:
             key = provider.new_key(context)
         except RecordingError as error:
-            self._failed(shelf, error)
+            self._failed(shelf, error, started_ns)
             self._report(provider, started_ns, type(error).__name__)
             return
         self._report(provider, started_ns, None)
@@ -273,18 +302,26 @@ class KeyPool:
                 pooled.wipe()
                 return
             shelf.keys.append(pooled)
+            if shelf.failures:
+                self._wanted.notify_all()  # they kept away from a service that failed
             shelf.failures, shelf.not_before_ns, shelf.problem = 0, 0, None
             level = len(shelf.keys)
             self._changed.notify_all()
         self._observer.pool_level(tenant=name, level=level)
 
-    def _failed(self, shelf: _Shelf, error: RecordingError) -> None:
-        """Full jitter over a doubling step, so that a service coming back is not met by everybody at once."""
+    def _failed(self, shelf: _Shelf, error: RecordingError, started_ns: int) -> None:
+        """Full jitter over a doubling step, so that a service coming back is not met by everybody at once.
+
+        Requests that were under way together fail once.
+        """
         with self._changed:
+            shelf.problem = f"{type(error).__name__}: {error}"
+            if shelf.failures and started_ns <= shelf.failed_ns:
+                return
+            shelf.failed_ns = self._clock_ns()
             step_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(shelf.failures, 16))
             shelf.failures += 1
-            shelf.not_before_ns = self._clock_ns() + int(step_s * (0.5 + 0.5 * self._jitter()) * _NS_PER_S)
-            shelf.problem = f"{type(error).__name__}: {error}"
+            shelf.not_before_ns = shelf.failed_ns + int(step_s * (0.5 + 0.5 * self._jitter()) * _NS_PER_S)
             self._changed.notify_all()
 
     def _report(self, provider: KeyProvider, started_ns: int, error: str | None) -> None:
@@ -303,7 +340,7 @@ class KeyPool:
         with self._changed:
             due = [now + int(_IDLE_S * _NS_PER_S)]
             for shelf in self._shelves.values():
-                if len(shelf.keys) < self._settings.size:
+                if self._is_short(shelf):
                     due.append(shelf.not_before_ns)
                 if shelf.keys:
                     due.append(shelf.keys[0].expires_ns)

@@ -7,10 +7,8 @@ Source: Amazon S3 API reference; docs/recording-format.md, Crash, truncation, ta
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -19,18 +17,11 @@ from recording.format import limits
 from recording.format.manifest import MANIFEST_MAX
 from recording.format.slots import sidecar_generation
 from recording.observer import RecordingObserver, SilentObserver
-from recording.settings import S3SinkSettings, ServerSideEncryption
-from recording.sinks.s3_client import DENIED, EXISTS, S3Client
+from recording.settings import S3SinkSettings
+from recording.sinks.s3_client import S3Client
 from recording.sinks.s3_locks import S3Locks
-from recording.sinks.s3_multipart import (
-    S3Multipart,
-    base64_md5,
-    check_etag,
-    object_headers,
-    precondition,
-    unquoted,
-)
 from recording.sinks.s3_reader import open_object
+from recording.sinks.s3_upload import S3Upload
 from recording.sinks.sink import (
     EXTENSION,
     NO_RETENTION,
@@ -49,18 +40,9 @@ from recording.sinks.sink import (
     manifest_key,
     sidecar_key,
 )
-from recording.sinks.upload_state import md5_of, multipart_etag, read_upload, split
+from recording.sinks.upload_state import md5_of
 
-_COMPARE_BYTES: Final = 1 << 20
 _SIDECARS_AT_ONCE: Final = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Listed:
-    """An object as a listing shows it. `etag` is unquoted."""
-
-    size_bytes: int
-    etag: str
 
 
 class S3Sink:
@@ -71,11 +53,9 @@ class S3Sink:
     def __init__(self, settings: S3SinkSettings, *, observer: RecordingObserver | None = None) -> None:
         """Build the client; no request is sent. Raises SinkRefusedError: says which setting cannot be used."""
         self._settings = settings
-        self._observer = observer or SilentObserver()
         self._client = S3Client(settings)
         self._locks = S3Locks(self._client, settings)
-        self._multipart = S3Multipart(self._client, settings, self._observer)
-        self._is_opaque = settings.server_side_encryption is ServerSideEncryption.KMS
+        self._upload = S3Upload(self._client, settings, self._locks, observer or SilentObserver())
 
     @property
     def part_bytes(self) -> int | None:
@@ -83,116 +63,21 @@ class S3Sink:
 
     @property
     def locks(self) -> bool:
-        return self._settings.object_lock_mode is not None
+        return self._locks.are_asked
 
     # ---- storing ---------------------------------------------------------------------------------------------
 
     def advance(self, source: Path, name: ObjectName, durable_bytes: int) -> None:
-        if durable_bytes >= self._settings.multipart_chunksize:
-            with _local(source):
-                self._multipart.advance(source, self._key(name.key), durable_bytes)
+        self._upload.advance(source, self._key(name.key), durable_bytes)
 
     def put(self, source: Path, name: ObjectName) -> int:
-        """As `Sink.put`. Steps: look, send, look again, lock, read the lock back. `source` stays."""
-        key = self._key(name.key)
-        with _local(source):
-            found = self._find(key)
-            if not source.exists():
-                if found is None:
-                    raise ObjectMissingError(f"neither the spooled file nor the object {name.key} is there")
-                self._locks.ensure(key, name)
-                return found.size_bytes
-            if found is None:
-                found = self._store(source, key, name)
-            else:
-                self._multipart.abandon(source, key)
-            self._require_same(source, key, found)
-        self._locks.ensure(key, name)
-        return found.size_bytes
-
-    def _store(self, source: Path, key: str, name: ObjectName) -> _Listed:
-        size_bytes = source.stat().st_size
-        upload = read_upload(source, bucket=self._client.bucket, key=key)
-        try:
-            if size_bytes > self._settings.multipart_chunksize or (upload is not None and size_bytes):
-                if not self._multipart.finish(source, key, size_bytes) and self._find(key) is None:
-                    self._multipart.finish(source, key, size_bytes)  # begun anew
-            else:
-                self._multipart.abandon(source, key)
-                self._put_whole(source, key, name)
-        except ObjectConflictError as error:
-            if error.reason_label != EXISTS:
-                raise
-        found = self._find(key)
-        if found is None:
-            raise SinkUnavailableError(f"{key}: the store took it and does not list it", reason="not_listed")
-        return found
-
-    def _put_whole(self, source: Path, key: str, name: ObjectName) -> None:
-        self._send(key, source.read_bytes(), self._locks.headers(name))
-
-    def _send(self, key: str, data: bytes, headers: Mapping[str, object]) -> None:
-        try:
-            answer = self._client.call(
-                "put_object",
-                Key=key,
-                Body=data,
-                ContentMD5=base64_md5(data),
-                **object_headers(self._settings),
-                **headers,
-                **precondition(self._settings),
-            )
-        except ObjectConflictError as error:
-            if error.reason_label != EXISTS:
-                raise
-            return  # what is there is compared next, as on a second attempt
-        check_etag(key, answer, data, is_opaque=self._is_opaque)
-        self._observer.upload_sent(sent_bytes=len(data))
-
-    def _require_same(self, source: Path, key: str, found: _Listed) -> None:
-        """The object is what the file is: shown by size and ETag, and where an ETag tells nothing, by reading."""
-        if found.size_bytes == source.stat().st_size:
-            if found.etag in self._etags(source, key, found):
-                return
-            if self._is_same_by_reading(source, key):
-                return
-        raise ObjectConflictError(f"{key} exists with other content; it was left as it is")
-
-    def _etags(self, source: Path, key: str, found: _Listed) -> Iterator[str]:
-        """ETags that the file has, sent whole or in parts of the sizes that may have been used."""
-        upload = read_upload(source, bucket=self._client.bucket, key=key)
-        sizes = {self._settings.multipart_chunksize} | ({upload.part_bytes} if upload is not None else set())
-        if "-" not in found.etag:
-            if found.size_bytes <= max(sizes):
-                yield md5_of(source.read_bytes())
-            return
-        with source.open("rb") as file:
-            for size in sizes:
-                file.seek(0)
-                yield multipart_etag(
-                    [md5_of(file.read(length)) for _, length in split(found.size_bytes, size)]
-                )
-
-    def _is_same_by_reading(self, source: Path, key: str) -> bool:
-        try:
-            with open_object(self._client, key) as theirs, source.open("rb") as ours:
-                while block := ours.read(_COMPARE_BYTES):
-                    if theirs.read(len(block)) != block:
-                        return False
-                return not theirs.read(1)
-        except SinkRefusedError as error:
-            if error.reason_label != DENIED:
-                raise
-            raise SinkRefusedError(
-                f"{key} is there, and whether it is this recording only a reader can tell; "
-                "run `b2bua recordings recover` with a role that may read",
-                reason="unproven",
-            ) from error
+        """As `Sink.put`; `source` stays."""
+        return self._upload.put(source, self._key(name.key), name)
 
     # ---- what is there ---------------------------------------------------------------------------------------
 
     def size(self, key: str) -> int | None:
-        found = self._find(self._key(key))
+        found = self._upload.find(self._key(key))
         return None if found is None else found.size_bytes
 
     def open(self, key: str) -> BinaryIO:
@@ -200,17 +85,13 @@ class S3Sink:
         return open_object(self._client, self._key(key))
 
     def put_slots(self, key: str, generation: int, data: bytes) -> None:
-        """As `Sink.put_slots`: looked for, sent and looked for again."""
+        """As `Sink.put_slots`: looked for, sent and looked for again, locked as the object is."""
         whole = self._sidecar(key, generation)
-        if self._find(whole) is None:
-            self._send(whole, data, {})
-        found = self._find(whole)
-        if found is None:
-            raise SinkUnavailableError(
-                f"{whole}: the store took it and does not list it", reason="not_listed"
-            )
+        kept = self._locks.of_object(self._key(key), with_hold=True)
+        found = self._upload.put_beside(whole, data, kept)
         if found.etag != md5_of(data) and self._read(whole) != data:
             raise ObjectConflictError(f"{whole} exists with other content; it was left as it is")
+        self._locks.ensure(whole, kept)
 
     def put_all_slots(self, files: Sequence[SlotFile]) -> list[SlotFile]:
         with ThreadPoolExecutor(_SIDECARS_AT_ONCE, thread_name_prefix="slots") as pool:
@@ -240,19 +121,15 @@ class S3Sink:
         return self._read(self._sidecar(key, generation))
 
     def put_manifest(self, key: str, data: bytes) -> None:
-        """As `Sink.put_manifest`: looked for, sent and looked for again."""
+        """As `Sink.put_manifest`: looked for, sent and looked for again, locked as the object is."""
         whole = self._settings.prefix + manifest_key(key)
-        if self._find(whole) is not None:
-            return
-        self._send(whole, data, {})
-        if self._find(whole) is None:
-            raise SinkUnavailableError(
-                f"{whole}: the store took it and does not list it", reason="not_listed"
-            )
+        kept = self._locks.of_object(self._key(key), with_hold=False)
+        self._upload.put_beside(whole, data, kept)
+        self._locks.ensure(whole, kept)
 
     def manifest(self, key: str) -> bytes | None:
         whole = self._settings.prefix + manifest_key(key)
-        if self._find(whole) is None:
+        if self._upload.find(whole) is None:
             return None
         with open_object(self._client, whole) as file:
             return file.read(MANIFEST_MAX + 1)
@@ -302,11 +179,11 @@ class S3Sink:
     def delete(self, key: str) -> None:
         whole = self._key(key)
         self._locks.delete(whole)
-        if self._find(whole) is not None:
+        if self._upload.find(whole) is not None:
             raise SinkUnavailableError(f"{key}: deleted, and it is still listed", reason="not_deleted")
 
     def retention(self, key: str) -> Retention:
-        if self._find(self._key(key)) is None:
+        if self._upload.find(self._key(key)) is None:
             raise ObjectMissingError(f"no object {key}")
         return self._locks.retention(self._key(key)) if self.locks else NO_RETENTION
 
@@ -317,7 +194,12 @@ class S3Sink:
 
     def set_hold(self, key: str, *, is_held: bool) -> Retention:
         self._require_lockable(key)
-        return self._locks.hold(self._key(key), is_held=is_held)
+        self._locks.hold(self._key(key), is_held=is_held)
+        return self._locks.retention(self._key(key))
+
+    def looser_than(self, key: str, kept: Retention) -> list[str]:
+        """Names of what lies beside an object and is kept less than `kept`, for the posture report."""
+        return self._locks.looser_than(self._key(key), kept)
 
     def _require_lockable(self, key: str) -> None:
         self.retention(key)
@@ -343,26 +225,3 @@ class S3Sink:
         for answer in self._client.pages("list_objects_v2", Prefix=prefix):
             for each in answer.get("Contents", []):
                 yield str(each.get("Key"))
-
-    def _find(self, key: str) -> _Listed | None:
-        """The newest version of an object, by listing: it takes no right to read objects."""
-        answer = next(self._client.pages("list_objects_v2", Prefix=key, MaxKeys=2))
-        for each in answer.get("Contents", []):
-            if each.get("Key") == key:
-                size = each.get("Size")
-                if not isinstance(size, int):
-                    raise SinkUnavailableError(f"{key}: listed without a size", reason="bad_answer")
-                return _Listed(size_bytes=size, etag=unquoted(each.get("ETag")))
-        return None
-
-
-@contextlib.contextmanager
-def _local(source: Path) -> Iterator[None]:
-    """Errors of the spool's own disk: the file that is sent, or the note of its upload."""
-    try:
-        yield
-    except OSError as error:
-        raise SinkUnavailableError(
-            f"{error.filename or source}: {error.strerror}; the recording stays in the spool",
-            reason="spool_disk",
-        ) from error

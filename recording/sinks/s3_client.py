@@ -54,6 +54,7 @@ EXISTS: Final = "exists"  # reason of ObjectConflictError: a precondition found 
 NO_UPLOAD: Final = "no_upload"  # reason of ObjectMissingError: the multipart upload is gone
 NO_LOCK: Final = "no_lock"  # reason of ObjectMissingError: nothing locks the object, or locks are off
 DENIED: Final = "denied"
+INVALID: Final = "invalid_request"  # among much else, an order to lock in a bucket that cannot
 
 _SAFE_CODE: Final = re.compile(r"[A-Za-z0-9.]{1,64}")
 _CREDENTIALS: Final = (
@@ -84,6 +85,9 @@ _BY_CODE: Final[Mapping[str, tuple[type[SinkError], str, str]]] = {
          "AccessDenied AllAccessDisabled AccountProblem 403"),
         (SinkRefusedError, "bucket", "check recording.sink's bucket, region and endpoint_url",
          "NoSuchBucket AuthorizationHeaderMalformed PermanentRedirect IllegalLocationConstraintException 301"),
+        (SinkRefusedError, INVALID, "the store does not take such a request; check recording.sink", "InvalidRequest"),
+        (SinkRefusedError, "encryption_key", "check recording.sink.sse_kms_key_id and the role's rights to that key",
+         "KMS.DisabledException KMS.InvalidKeyUsageException KMS.KMSInvalidStateException KMS.NotFoundException"),
         (ObjectMissingError, "missing", "it is not in the store", "NoSuchKey NoSuchVersion 404"),
         (ObjectMissingError, NO_UPLOAD, "it ended or was aborted", "NoSuchUpload"),
         (ObjectMissingError, NO_LOCK, "nothing locks it",

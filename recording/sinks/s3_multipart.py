@@ -7,18 +7,22 @@ Source: Amazon S3 User Guide, "Uploading and copying objects using multipart upl
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from recording.observer import RecordingObserver
-from recording.settings import S3SinkSettings, ServerSideEncryption
+from recording.settings import RequestChecksum, S3SinkSettings
 from recording.sinks.s3_client import S3Client
-from recording.sinks.sink import ObjectMissingError, SinkUnavailableError
+from recording.sinks.s3_encryption import S3Encryption
+from recording.sinks.sink import EncryptionNotInForceError, ObjectMissingError, SinkUnavailableError
 from recording.sinks.upload_state import (
     Part,
     UploadState,
     md5_of,
+    multipart_etag,
     read_upload,
     remove_upload,
     split,
@@ -32,12 +36,19 @@ class S3Multipart:
     All may raise SinkError and OSError.
     """
 
-    def __init__(self, client: S3Client, settings: S3SinkSettings, observer: RecordingObserver) -> None:
+    def __init__(
+        self,
+        client: S3Client,
+        settings: S3SinkSettings,
+        encryption: S3Encryption,
+        headers: Mapping[str, object],
+        observer: RecordingObserver,
+    ) -> None:
+        """`headers`: what goes along with each object."""
         self._client = client
-        self._part_bytes = settings.multipart_chunksize
-        self._is_opaque = settings.server_side_encryption is ServerSideEncryption.KMS
-        self._headers = object_headers(settings)
-        self._precondition = precondition(settings)
+        self._settings = settings
+        self._encryption = encryption
+        self._headers = headers
         self._observer = observer
 
     def advance(self, source: Path, key: str, durable_bytes: int) -> None:
@@ -57,63 +68,81 @@ class S3Multipart:
                 upload = upload.with_part(part)
                 write_upload(source, upload)
 
-    def finish(self, source: Path, key: str, size_bytes: int) -> bool:
-        """Send the rest and make the object. False: the upload is no more, by an earlier end of ours or by a rule.
+    def finish(
+        self, source: Path, key: str, size_bytes: int, precondition: Mapping[str, object]
+    ) -> str | None:
+        """Send the rest and make the object; its ETag.
+
+        None: the upload is no more, by an earlier end of ours or by a rule.
 
         Raises ObjectConflictError with reason `exists` where the store found an object of this name.
         """
         upload = self._begun(source, key)
         try:
-            parts = self._complete_parts(source, upload, size_bytes)
-            self._client.call(
+            parts, told = self._complete_parts(source, upload, size_bytes)
+            answer = self._client.call(
                 "complete_multipart_upload",
                 Key=key,
                 UploadId=upload.upload_id,
-                MultipartUpload={
-                    "Parts": [{"PartNumber": at, "ETag": part.etag} for at, part in enumerate(parts, start=1)]
-                },
-                **self._precondition,
+                MultipartUpload={"Parts": told},
+                **precondition,
             )
         except ObjectMissingError:
             remove_upload(source)
-            return False
-        return True
+            return None
+        etag = unquoted(answer.get("ETag")) or multipart_etag([part.etag for part in parts])
+        if self._encryption.is_asked:
+            write_upload(source, replace(upload, etag=etag))
+        return etag
 
     def abandon(self, source: Path, key: str) -> None:
         """Abort what was begun for a file that is to be sent in another way."""
         upload = read_upload(source, bucket=self._client.bucket, key=key)
-        if upload is not None:
+        if upload is not None and upload.is_running:
             self._abort(key, upload.upload_id)
             remove_upload(source)
 
     def _begun(self, source: Path, key: str) -> UploadState:
         """The upload of this file: remembered, else found in the store, else new."""
         upload = read_upload(source, bucket=self._client.bucket, key=key)
-        if upload is not None:
+        if upload is not None and upload.is_running:
             return upload
         upload_id = self._adopted(key)
         if upload_id is None:
             answer = self._client.call("create_multipart_upload", Key=key, **self._headers)
             upload_id = answer.get("UploadId")
+            try:
+                self._encryption.check(key, answer)
+            except EncryptionNotInForceError:
+                self._abort(key, str(upload_id))
+                raise
         if not isinstance(upload_id, str) or not upload_id:
             raise SinkUnavailableError(f"{key}: the store gave no upload id", reason="bad_answer")
         upload = UploadState(
-            bucket=self._client.bucket, key=key, upload_id=upload_id, part_bytes=self._part_bytes
+            bucket=self._client.bucket,
+            key=key,
+            upload_id=upload_id,
+            part_bytes=self._settings.multipart_chunksize,
         )
         write_upload(source, upload)
         return upload
 
     def _adopted(self, key: str) -> str | None:
-        """An upload begun by a process that died before it could say so. Any further one is aborted."""
+        """An upload begun by a process that died before it could say so. Any further one is aborted.
+
+        So is each whose encryption nobody can tell any more.
+        """
         found = [
             (str(each.get("Initiated", "")), str(each["UploadId"]))
             for answer in self._client.pages("list_multipart_uploads", Prefix=key)
             for each in answer.get("Uploads", [])
             if each.get("Key") == key and each.get("UploadId")
         ]
-        for _, upload_id in sorted(found)[:-1]:
+        found.sort()
+        adopted = None if self._encryption.is_asked or not found else found.pop()[1]
+        for _, upload_id in found:
             self._abort(key, upload_id)
-        return max(found)[1] if found else None
+        return adopted
 
     def _abort(self, key: str, upload_id: str) -> None:
         try:
@@ -121,15 +150,20 @@ class S3Multipart:
         except ObjectMissingError:
             return  # it is no more
 
-    def _complete_parts(self, source: Path, upload: UploadState, size_bytes: int) -> list[Part]:
-        """All parts of the file, those sent that the store lacks or has otherwise."""
+    def _complete_parts(
+        self, source: Path, upload: UploadState, size_bytes: int
+    ) -> tuple[list[Part], list[Mapping[str, object]]]:
+        """All parts of the file, those sent that the store lacks or has otherwise; and as the store is told of them."""
         stored = self._stored_parts(upload)
-        parts = []
+        parts: list[Part] = []
+        told: list[Mapping[str, object]] = []
         for number, (offset, length) in enumerate(split(size_bytes, upload.part_bytes), start=1):
             data = _content(source, offset, length)
             part = self._known_part(upload, number, data, stored.get(number))
-            parts.append(part or self._send(upload, number, data))
-        return parts
+            part = part or self._send(upload, number, data)
+            parts.append(part)
+            told.append({"PartNumber": number, "ETag": part.etag, **crc_check(self._settings, data)})
+        return parts, told
 
     def _known_part(
         self, upload: UploadState, number: int, data: bytes, stored: tuple[str, int] | None
@@ -157,11 +191,11 @@ class S3Multipart:
                 UploadId=upload.upload_id,
                 PartNumber=number,
                 Body=data,
-                ContentMD5=base64_md5(data),
+                **body_checks(self._settings, data),
             )
         finally:
             self._observer.parts_in_flight(change=-1)
-        etag = check_etag(upload.key, answer, data, is_opaque=self._is_opaque)
+        etag = check_etag(upload.key, answer, data, is_opaque=self._encryption.is_opaque)
         self._observer.upload_sent(sent_bytes=len(data))
         return Part(etag=etag, md5=md5_of(data), size_bytes=len(data))
 
@@ -179,24 +213,22 @@ def unquoted(etag: object) -> str:
     return etag.strip('"') if isinstance(etag, str) else ""
 
 
-def base64_md5(data: bytes) -> str:
-    """Content-MD5 of a body (RFC 1864)."""
-    return base64.b64encode(bytes.fromhex(md5_of(data))).decode()
+def body_checks(settings: S3SinkSettings, data: bytes) -> dict[str, object]:
+    """What a store is told to check a body by, besides its signed SHA-256: Content-MD5 (RFC 1864), and a CRC-32.
+
+    boto3 would send the latter in a trailer, with nothing of the body signed, which older stores refuse.
+    """
+    checks = crc_check(settings, data)
+    if checks:
+        checks["ChecksumAlgorithm"] = "CRC32"
+    return {"ContentMD5": base64.b64encode(bytes.fromhex(md5_of(data))).decode(), **checks}
 
 
-def object_headers(settings: S3SinkSettings) -> dict[str, object]:
-    """What asks the store to encrypt once more, and to hand the object to the bucket's owner."""
-    headers: dict[str, object] = {} if settings.acl is None else {"ACL": settings.acl.value}
-    if settings.server_side_encryption is not None:
-        headers["ServerSideEncryption"] = settings.server_side_encryption.value
-    if settings.sse_kms_key_id is not None:
-        headers["SSEKMSKeyId"] = settings.sse_kms_key_id
-    return headers
-
-
-def precondition(settings: S3SinkSettings) -> dict[str, object]:
-    """What makes the store refuse to put a second object under a name, where it honours it."""
-    return {"IfNoneMatch": "*"} if settings.if_none_match else {}
+def crc_check(settings: S3SinkSettings, data: bytes) -> dict[str, object]:
+    """The checksum of S3's own, where the settings ask for it; it is told again when parts become an object."""
+    if settings.request_checksum_calculation is not RequestChecksum.WHEN_SUPPORTED:
+        return {}
+    return {"ChecksumCRC32": base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()}
 
 
 def _content(source: Path, offset: int, length: int) -> bytes:

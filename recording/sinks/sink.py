@@ -7,6 +7,7 @@
       ObjectMissingError     45  asked to read what is not there
       ObjectLockedError     105  the store keeps the object until its retention ends or its hold is lifted
       LockNotInForceError   106  the store does not keep what it was told to keep; the spool keeps the file
+      EncryptionNotInForceError 110  the store does not encrypt as it was told to; the spool keeps the file
 
 Sinks hold ciphertext only and never need a key.
 """
@@ -90,6 +91,13 @@ class LockNotInForceError(SinkError):
     reason_label = "lock_not_in_force"
 
 
+class EncryptionNotInForceError(SinkError):
+    """The store was to encrypt objects once more and, as it answers, does not. An operator must act."""
+
+    exit_code = 110
+    reason_label = "encryption_not_in_force"
+
+
 class LockMode(enum.Enum):
     """How firmly a store keeps an object.
 
@@ -119,11 +127,15 @@ NO_RETENTION: Final = Retention()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectName:
-    """Where a segment lies in a sink: `tenant_handle/yyyy/mm/file_id.crec`, random ids and the month only."""
+    """Where a segment lies in a sink: `tenant_handle/yyyy/mm/file_id.crec`, random ids and the month only.
+
+    `retain_until` is no part of the key: until then a store that can lock keeps the object; None: nothing was promised.
+    """
 
     tenant_handle: bytes
     file_id: bytes
     started_hour: datetime
+    retain_until: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -236,11 +248,14 @@ class Sink(Protocol):
     def put(self, source: Path, name: ObjectName) -> int:
         """Store the file; on return the object is durable and was found with the size of `source`, which is returned.
 
+        A store that can lock keeps it until `name.retain_until` from then on, as read back.
+
         The sink may take `source` away (move it); if it is still there the caller removes it. A missing
         `source` with the object in place is success: that is how an interrupted move looks.
 
         Raises:
-            SinkUnavailableError, SinkRefusedError, ObjectConflictError: `source` is where it was, whole.
+            SinkUnavailableError, SinkRefusedError, ObjectConflictError, LockNotInForceError,
+                EncryptionNotInForceError: `source` is where it was, whole.
             ObjectMissingError: neither `source` nor the object is there.
         """
         ...
@@ -264,10 +279,12 @@ class Sink(Protocol):
     def put_slots(self, key: str, generation: int, data: bytes) -> None:
         """Store a slot sidecar of the object at `key`: whole, durable and create-only, like an object.
 
-        What is there with the same content is success. The object itself is neither read nor needed.
+        What is there with the same content is success. The object itself is neither read nor needed. Where the store
+        can lock, the sidecar is kept as the object is, held if it is held, as read back.
 
         Raises:
             SinkUnavailableError, SinkRefusedError: nothing was stored.
+            LockNotInForceError: it was stored, and the store does not keep it.
             ObjectConflictError: this generation exists with other content, which was left as it is.
             ObjectMissingError: `key` or `generation` is none.
         """
@@ -310,8 +327,8 @@ class Sink(Protocol):
     def put_manifest(self, key: str, data: bytes) -> None:
         """Store the signed manifest of the object at `key`: whole, durable and create-only, as `put_slots` does.
 
-        One that is there already stays, whatever it says: the first was made when the object was. Raises as
-        `put_slots`.
+        One that is there already stays, whatever it says: the first was made when the object was. It gets the object's
+        retention; a hold reaches it through `set_hold`. Raises as `put_slots`.
         """
         ...
 
@@ -336,7 +353,7 @@ class Sink(Protocol):
         What is not there is success.
 
         Raises:
-            ObjectLockedError: retention or a hold keeps it; it is still there.
+            ObjectLockedError: retention or a hold keeps it, or something beside it; all of it is still there.
             SinkUnavailableError, SinkRefusedError: it may be there, in part or whole; deleting again is safe.
         """
         ...
@@ -349,7 +366,9 @@ class Sink(Protocol):
         ...
 
     def extend_retention(self, key: str, until: datetime) -> Retention:
-        """Keep the object at least to `until`, aware and in the future; never shortens. Returns what was read back.
+        """Keep the object, its slots and its manifest at least to `until`, aware and in the future, in all versions.
+
+        Never shortens. Returns what was read back of the object.
 
         Raises:
             LockNotInForceError: the store took the order and does not keep to it.
@@ -359,7 +378,10 @@ class Sink(Protocol):
         ...
 
     def set_hold(self, key: str, *, is_held: bool) -> Retention:
-        """Put a legal hold on the object or lift it. Returns what was read back. Raises as `extend_retention`."""
+        """Put a legal hold on the object, its slots and its manifest, in all versions, or lift it.
+
+        Returns what was read back of the object. Raises as `extend_retention`.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""What is known of an upload in parts, kept in a file beside the spooled segment: ids and checksums of ciphertext.
+"""What is known of an upload, kept in a file beside the spooled segment: ids and checksums of ciphertext.
 
 Only the thread that uploads the segment writes it. It is a help, not a need: without it the parts are asked from the
 store, and what cannot be shown to be the file's own content is sent again.
@@ -32,13 +32,23 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadState:
-    """An upload that was begun. All parts but the last have `part_bytes`."""
+    """An upload that was begun. All parts but the last have `part_bytes`.
+
+    `upload_id` is empty where the object went in one request. `etag`: the store's name for the object it has become,
+    unquoted; empty until then.
+    """
 
     bucket: str
     key: str
     upload_id: str
     part_bytes: int
     parts: tuple[Part, ...] = ()
+    etag: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is one in parts that has not become an object, as far as is known."""
+        return not self.etag
 
     def with_part(self, part: Part) -> UploadState:
         return replace(self, parts=(*self.parts, part))
@@ -51,6 +61,7 @@ class UploadState:
             "upload_id": self.upload_id,
             "part_bytes": self.part_bytes,
             "parts": [[part.etag, part.md5, part.size_bytes] for part in self.parts],
+            "etag": self.etag,
         }
         return json.dumps(document).encode()
 
@@ -70,10 +81,11 @@ class UploadState:
                     Part(etag=str(etag), md5=str(md5), size_bytes=_whole(size))
                     for etag, md5, size in found["parts"]
                 ),
+                etag=str(found.get("etag", "")),
             )
         except (TypeError, LookupError, RecursionError) as error:
             raise ValueError("not an upload state") from error
-        if state.part_bytes <= 0 or not state.upload_id:
+        if state.part_bytes <= 0 or not (state.upload_id or state.etag):
             raise ValueError("an upload state that cannot be")
         return state
 

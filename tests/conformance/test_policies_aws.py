@@ -15,7 +15,7 @@ import pytest
 from support.iam import ALLOW_ALL, Request, Statement, is_allowed, load
 
 DIRECTORY: Final = Path(__file__).parents[2] / "packaging" / "policies" / "aws"
-ROLES: Final = ("recorder", "uploader", "player", "rewrapper", "key-administrator", "auditor")
+ROLES: Final = ("recorder", "uploader", "player", "rewrapper", "key-administrator", "auditor", "steward")
 
 _KEYS = "arn:aws:kms:eu-central-1:444455556666:key/"
 KEK: Final = _KEYS + "11111111-1111-4111-8111-111111111111"
@@ -92,7 +92,8 @@ MAY: Final[Mapping[str, Sequence[Request]]] = {
         *of("kms:ReEncryptFrom kms:ReEncryptTo", KEK, NEXT_KEK, context=MINE),
         *SSE,
         *of("s3:GetObject", RECORDING, SLOTS),
-        asks("s3:PutObject", SLOTS),
+        *of("s3:GetObjectRetention s3:GetObjectLegalHold", RECORDING, SLOTS),
+        *of("s3:PutObject s3:PutObjectRetention s3:PutObjectLegalHold", SLOTS),
         asks("s3:ListBucket", BUCKET),
     ],
     "key-administrator": [
@@ -108,6 +109,15 @@ MAY: Final[Mapping[str, Sequence[Request]]] = {
             "s3:ListBucket s3:ListBucketVersions s3:GetBucketVersioning s3:GetBucketObjectLockConfiguration",
             BUCKET,
         ),
+    ],
+    "steward": [
+        *of(
+            "s3:DeleteObjectVersion s3:GetObjectRetention s3:PutObjectRetention s3:GetObjectLegalHold "
+            "s3:PutObjectLegalHold",
+            RECORDING,
+            SLOTS,
+        ),
+        *of("s3:ListBucket s3:ListBucketVersions", BUCKET),
     ],
 }
 
@@ -148,6 +158,11 @@ MAY_NOT: Final[Mapping[str, Sequence[Request]]] = {
         asks("kms:Decrypt", SSE_KEY),
         asks("s3:GetObject", FOREIGN_OBJECT),
     ],
+    "steward": [
+        asks("s3:DeleteObjectVersion", FOREIGN_OBJECT),
+        asks("s3:PutBucketPolicy", BUCKET),
+        asks("kms:DescribeKey", KEK),
+    ],
 }
 
 # Refused whatever another policy of the same role allows.
@@ -183,7 +198,7 @@ NEVER: Final[Mapping[str, Sequence[Request]]] = {
             NEXT_KEK,
             context=MINE,
         ),
-        *of("s3:PutObject s3:PutObjectRetention s3:PutObjectAcl", RECORDING),
+        *of("s3:PutObject s3:PutObjectRetention s3:PutObjectLegalHold s3:PutObjectAcl", RECORDING),
         *of("s3:DeleteObject s3:DeleteObjectVersion s3:BypassGovernanceRetention", RECORDING, SLOTS),
     ],
     "key-administrator": [
@@ -194,6 +209,15 @@ NEVER: Final[Mapping[str, Sequence[Request]]] = {
     "auditor": [
         *of(CRYPTOGRAPHY, KEK, NEXT_KEK, context=MINE),
         *of("s3:PutObject s3:DeleteObject s3:DeleteObjectVersion s3:BypassGovernanceRetention", RECORDING),
+    ],
+    "steward": [
+        *of(CRYPTOGRAPHY, KEK, AUDIT_KEK, SSE_KEY, context=MINE),
+        *of(
+            "s3:GetObject s3:GetObjectVersion s3:PutObject s3:PutObjectAcl s3:PutObjectVersionAcl s3:DeleteObject "
+            "s3:BypassGovernanceRetention",
+            RECORDING,
+            SLOTS,
+        ),
     ],
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import hashlib
 import logging
 import os
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,12 +20,19 @@ from typing import Any
 import botocore.auth
 import pytest
 
-from recording.settings import PART_MIN_BYTES, S3SinkSettings, TLSFloor
+from recording.settings import (
+    PART_MIN_BYTES,
+    RequestChecksum,
+    S3SinkSettings,
+    ServerSideEncryption,
+    TLSFloor,
+)
 from recording.sinks import https as store_https
 from recording.sinks import s3_multipart
 from recording.sinks.https import ANSWER_MAX_BYTES, StoreAnswer
 from recording.sinks.s3 import S3Sink
 from recording.sinks.sink import (
+    EncryptionNotInForceError,
     LockMode,
     LockNotInForceError,
     ObjectConflictError,
@@ -32,10 +42,10 @@ from recording.sinks.sink import (
     SinkUnavailableError,
 )
 from recording.sinks.upload_state import md5_of, read_upload, upload_path
-from support.kms import ServerFiles, issue_server_files
+from support.kms import MotoKMS, ServerFiles, issue_server_files
 from support.observers import ListeningObserver
 from support.rgw import LOCKED_BUCKET, REGION, RGW, Credentials
-from support.s3 import credentials_file, rgw_settings
+from support.s3 import credentials_file, moto_settings, rgw_settings
 from support.wire_store import Asked, Said, WireStore, refusal, said, wire_store
 
 NAME = ObjectName(tenant_handle=b"T" * 16, file_id=b"F" * 16, started_hour=datetime.now(UTC))
@@ -234,8 +244,73 @@ def test_a_full_disk_under_the_note_of_an_upload(
     assert "Uploads" not in uploads, "the one that could not be noted was found and taken up"
 
 
-def test_boto3s_own_checksums_are_a_setting(rgw: RGW, tmp_path: Path, source: Path) -> None:
-    assert S3Sink(rgw_settings(rgw, tmp_path, if_none_match=False)).put(source, NAME) == len(CONTENT)
+@pytest.mark.parametrize("size", [1000, PART_MIN_BYTES + 1000])
+@pytest.mark.parametrize("asked", RequestChecksum)
+def test_a_checksum_of_s3s_own_goes_along_where_it_is_asked_for_and_our_own_always(
+    rgw: RGW,
+    tmp_path: Path,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: RequestChecksum,
+    size: int,
+) -> None:
+    """A store that does not know it, as this one, takes no offence."""
+    source.write_bytes(os.urandom(size))
+    send, sent = store_https.StoreTransport.send, []
+    told: list[bytes] = []
+
+    def watched(transport: Any, method: str, url: str, *, headers: Any, body: bytes) -> StoreAnswer:
+        if method == "POST":
+            told.append(body)
+        if method == "PUT" and "retention" not in url:
+            sent.append(({name.lower(): value for name, value in headers.items()}, body))
+        return send(transport, method, url, headers=headers, body=body)
+
+    monkeypatch.setattr(store_https.StoreTransport, "send", watched)
+    sink = S3Sink(rgw_settings(rgw, tmp_path, request_checksum_calculation=asked))
+    assert sink.put(source, NAME) == size
+    assert len(sent) == (1 if size == 1000 else 2)
+    for headers, body in sent:
+        assert headers["x-amz-content-sha256"] == hashlib.sha256(body).hexdigest()
+        assert base64.b64decode(headers["content-md5"]).hex() == md5_of(body)
+        crc = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+        assert headers.get("x-amz-checksum-crc32") == (
+            crc if asked is RequestChecksum.WHEN_SUPPORTED else None
+        )
+        if told:
+            assert (crc in told[-1].decode()) is (asked is RequestChecksum.WHEN_SUPPORTED), "of each part"
+
+
+def test_a_store_that_knows_s3s_own_checksum_keeps_it_with_the_object(
+    moto_s3: MotoKMS, tmp_path: Path, source: Path
+) -> None:
+    settings = replace(
+        moto_settings(moto_s3, tmp_path), request_checksum_calculation=RequestChecksum.WHEN_SUPPORTED
+    )
+    sink = S3Sink(settings)
+    assert sink.put(source, NAME) == len(CONTENT)
+    kept = sink._client.call("head_object", Key=settings.prefix + NAME.key, ChecksumMode="ENABLED")
+    assert kept["ChecksumCRC32"] == base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
+
+
+@pytest.mark.parametrize("if_none_match", [True, False])
+def test_a_precondition_is_a_setting(
+    rgw: RGW, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, if_none_match: bool
+) -> None:
+    """A store that does not know it may refuse it; without it what is there is found by looking first."""
+    send, conditions = store_https.StoreTransport.send, []
+
+    def watched(transport: Any, method: str, url: str, *, headers: Any, body: bytes) -> StoreAnswer:
+        if method == "PUT":
+            conditions.append(headers.get("If-None-Match"))
+        return send(transport, method, url, headers=headers, body=body)
+
+    monkeypatch.setattr(store_https.StoreTransport, "send", watched)
+    sink = S3Sink(rgw_settings(rgw, tmp_path, locked=False, if_none_match=if_none_match))
+    assert sink.put(source, NAME) == len(CONTENT)
+    assert conditions == ["*" if if_none_match else None]
+    source.write_bytes(CONTENT[::-1])
+    fails(sink, source, ObjectConflictError, "conflict")
 
 
 # ---- a store that says what it is told -------------------------------------------------------------------------
@@ -392,6 +467,80 @@ def test_what_cannot_be_proven_is_not_taken_for_stored(
     store.answer = script
     error = fails(S3Sink(wire_settings(store.url, files, tmp_path)), source, SinkRefusedError, "unproven")
     assert "recordings recover" in str(error)
+
+
+KMS_HEADERS = {"x-amz-server-side-encryption": "aws:kms"}
+ARN = "arn:aws:kms:eu-central-1:111122223333:key/99999999-9999-4999-8999-999999999999"
+
+
+def opaque(store: Script, key_id: str = ARN) -> Script:
+    """A store whose ETags under KMS are no MD5, as S3 itself is, and that lets nobody read."""
+    told = {**KMS_HEADERS, "x-amz-server-side-encryption-aws-kms-key-id": key_id}
+
+    def put(asked: Asked) -> Said:
+        store.stored = asked.body
+        return said(headers={"ETag": f'"{"0" * 32}"', **told})
+
+    store.answers |= {
+        "put_object": put,
+        "head_object": lambda asked: said(status=403),
+        "post_object": lambda asked: said(
+            b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
+            headers=told,
+        ),
+        "delete_object": lambda asked: said(status=204),
+        "get_list": lambda asked: said(
+            EMPTY_LIST if store.stored is None else listed(NAME.key, len(store.stored), "0" * 32)
+        ),
+    }
+    return store
+
+
+@pytest.mark.parametrize(
+    ("key_id", "told", "is_it"),
+    [
+        (ARN, ARN, True),
+        (ARN.rpartition("/")[2], ARN, True),
+        ("alias/store", ARN, True),
+        (None, ARN, True),
+        (ARN, ARN.replace("9999-4", "8888-4"), False),
+        (ARN.rpartition("/")[2], ARN.replace("9999-4", "8888-4"), False),
+    ],
+)
+def test_under_kms_the_stores_answer_shows_what_was_stored_and_by_which_key(
+    store: WireStore,
+    files: ServerFiles,
+    tmp_path: Path,
+    source: Path,
+    key_id: str | None,
+    told: str,
+    is_it: bool,
+) -> None:
+    """The recorder's role cannot read; a key is told by its ARN however it was named."""
+    store.answer = opaque(Script(), told)
+    settings = wire_settings(
+        store.url, files, tmp_path, server_side_encryption=ServerSideEncryption.KMS, sse_kms_key_id=key_id
+    )
+    if not is_it:
+        fails(S3Sink(settings), source, EncryptionNotInForceError, "encryption_not_in_force")
+        assert [asked.method for asked in store.asked] == ["GET", "POST", "DELETE"], "nothing was stored"
+        return
+    assert S3Sink(settings).put(source, NAME) == len(CONTENT)
+    store.asked.clear()
+    assert S3Sink(settings).put(source, NAME) == len(CONTENT), "after a crash the note shows it"
+    assert [asked.method for asked in store.asked] == ["GET"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-amz-server-side-encryption": "AES256"}])
+def test_an_encryption_that_ends_while_it_is_in_use_is_found_out(
+    store: WireStore, files: ServerFiles, tmp_path: Path, source: Path, headers: dict[str, str]
+) -> None:
+    script = opaque(Script())
+    script.answers["put_object"] = lambda asked: said(headers={"ETag": f'"{md5_of(asked.body)}"', **headers})
+    store.answer = script
+    settings = wire_settings(store.url, files, tmp_path, server_side_encryption=ServerSideEncryption.KMS)
+    fails(S3Sink(settings), source, EncryptionNotInForceError, "encryption_not_in_force")
+    assert not upload_path(source).exists(), "no note calls it proven"
 
 
 RETAINED = (

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from support.kms import REGION, TEST_CREDENTIALS, MotoKMS
 
 DIRECTORY: Final = Path(__file__).parents[2] / "packaging" / "policies" / "aws"
-ROLES: Final = ("recorder", "uploader", "player", "rewrapper", "key-administrator", "auditor")
+ROLES: Final = ("recorder", "uploader", "player", "rewrapper", "key-administrator", "auditor", "steward")
 BUCKET: Final = "example-recordings"
 CONTEXT: Final = {"crec-file": "a" * 32, "crec-tenant": "00112233445566778899aabbccddeeff"}
 
@@ -32,6 +32,7 @@ MAY: Final[Mapping[str, frozenset[str]]] = {
     "rewrapper": frozenset({"re_encrypt", "get_object", "put_object", "list_objects_v2"}),
     "key-administrator": frozenset({"describe_key", "rotate_key_on_demand", "create_key"}),
     "auditor": frozenset({"describe_key", "get_object", "list_objects_v2"}),
+    "steward": frozenset({"list_objects_v2"}),
 }
 """moto asks for one permission named after the operation: ReEncrypt, where AWS asks for ReEncryptFrom and ReEncryptTo.
 """

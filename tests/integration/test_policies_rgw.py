@@ -21,7 +21,7 @@ from support.rgw import RGW, UPLOADER
 
 DIRECTORY: Final = Path(__file__).parents[2] / "packaging" / "policies" / "aws"
 BUCKET: Final = "policies"
-ROLES: Final = ("recorder", "uploader", "player", "rewrapper", "key-administrator", "auditor")
+ROLES: Final = ("recorder", "uploader", "player", "rewrapper", "key-administrator", "auditor", "steward")
 RECORDING, SLOTS, OWN, OWN_SLOTS = "kept.crec", "kept.1.slots", "own.crec", "own.1.slots"
 
 _STORES: Final = frozenset({"put recording", "put slots", "list", "retain", "see retention"})
@@ -29,9 +29,14 @@ MAY: Final[Mapping[str, frozenset[str]]] = {
     "recorder": _STORES,
     "uploader": _STORES,
     "player": frozenset({"get recording", "get slots", "list"}),
-    "rewrapper": frozenset({"get recording", "get slots", "put slots", "list"}),
+    "rewrapper": frozenset(
+        {"get recording", "get slots", "put slots", "list", "see retention", "see hold", "hold slots"}
+    ),
     "key-administrator": frozenset(),
-    "auditor": frozenset({"get recording", "get slots", "list", "see retention"}),
+    "auditor": frozenset({"get recording", "get slots", "list", "see retention", "see hold"}),
+    "steward": frozenset(
+        {"list", "retain", "see retention", "see hold", "hold", "hold slots", "delete version"}
+    ),
 }
 
 
@@ -85,6 +90,15 @@ def _retain(client: Any) -> None:
     )
 
 
+def _release(client: Any, key: str) -> None:
+    client.put_object_legal_hold(Bucket=BUCKET, Key=key, LegalHold={"Status": "OFF"})
+
+
+def _delete_versions(client: Any, key: str) -> None:
+    """The version need not exist: who may not delete is told so first."""
+    client.delete_object(Bucket=BUCKET, Key=key, VersionId="null")
+
+
 OPERATIONS: Final[Mapping[str, Callable[[Any], object]]] = {
     "put recording": lambda s3: _put(s3, OWN),
     "put slots": lambda s3: _put(s3, OWN_SLOTS),
@@ -93,6 +107,10 @@ OPERATIONS: Final[Mapping[str, Callable[[Any], object]]] = {
     "list": lambda s3: s3.list_objects_v2(Bucket=BUCKET),
     "retain": _retain,
     "see retention": lambda s3: s3.get_object_retention(Bucket=BUCKET, Key=RECORDING),
+    "see hold": lambda s3: s3.get_object_legal_hold(Bucket=BUCKET, Key=RECORDING),
+    "hold": lambda s3: _release(s3, RECORDING),
+    "hold slots": lambda s3: _release(s3, SLOTS),
+    "delete version": lambda s3: _delete_versions(s3, "gone.crec"),
     "delete": lambda s3: s3.delete_object(Bucket=BUCKET, Key="gone.crec"),
     "change access": lambda s3: s3.put_object_acl(Bucket=BUCKET, Key=RECORDING, ACL="public-read"),
     "change policy": lambda s3: s3.delete_bucket_policy(Bucket=BUCKET),
@@ -105,6 +123,7 @@ def store(rgw: RGW) -> Iterator[Store]:
     owner.create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
     for key in (RECORDING, SLOTS):
         _put(owner, key)
+        _release(owner, key)
     _retain(owner)
     yield Store(owner=owner, role=role)
     owner.close()

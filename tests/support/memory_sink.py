@@ -59,6 +59,8 @@ class MemorySink:
         content = source.read_bytes()
         if self.objects.setdefault(name.key, content) != content:
             raise ObjectConflictError(f"{name.key} exists with other content")
+        if name.retain_until is not None and name.retain_until > datetime.now(UTC):
+            self.extend_retention(name.key, name.retain_until)
         return len(content)
 
     def advance(self, source: Path, name: ObjectName, durable_bytes: int) -> None:

@@ -6,6 +6,7 @@ children of the test, not as services of the machine; nothing of the machine's o
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import json
@@ -120,7 +121,10 @@ rgw run sync thread = false
 rgw enable quota threads = false
 rgw init timeout = 60
 rgw crypt require ssl = false
+rgw crypt s3 kms backend = testing
+rgw crypt s3 kms encryption keys = {kms_keys}
 """
+KMS_KEYS: Final = ("store-key-1", "store-key-2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +174,7 @@ class RGW(Server):
         self._tool("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_uuid)
         self._run_daemon("osd", "ceph-osd", "-i", "0")
         for user, credentials in ((OWNER, self.owner), (UPLOADER, self.uploader)):
-            self._admin(
-                "user", "create", "--uid", user, "--display-name", user,
-                "--access-key", credentials.access_key, "--secret-key", credentials.secret_key,
-            )  # fmt: skip
+            self.add_user(user, credentials)
         self.start_gateway()
         client = self.client(self.owner)
         client.create_bucket(Bucket=LOCKED_BUCKET, ObjectLockEnabledForBucket=True)
@@ -218,6 +219,15 @@ class RGW(Server):
             process.wait(STOP_TIMEOUT_S)
         self._processes.clear()
 
+    def add_user(self, name: str, credentials: Credentials | None = None) -> Credentials:
+        """One more user, who owns nothing and may do nothing until a bucket's policy lets it."""
+        made = credentials or _new_credentials()
+        self._admin(
+            "user", "create", "--uid", name, "--display-name", name,
+            "--access-key", made.access_key, "--secret-key", made.secret_key,
+        )  # fmt: skip
+        return made
+
     def client(self, credentials: Credentials) -> Any:
         """A plain boto3 client, for what a test does beside the product."""
         return boto3.session.Session(
@@ -244,6 +254,9 @@ class RGW(Server):
                 certificate=self.files.certificate_path,
                 key=self.files.key_path,
                 part_min_bytes=self._part_min_bytes,
+                kms_keys=" ".join(
+                    f"{name}={base64.b64encode(secrets.token_bytes(32)).decode()}" for name in KMS_KEYS
+                ),
             )
         )
         monmap, keyring = self.directory / "monmap", self.directory / "keyring"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -30,14 +31,21 @@ class Clock:
 class Rig:
     """A pool without its thread: the test calls `refill` as the thread would, at times of its choosing."""
 
-    def __init__(self, *, size: int = 2, ttl_s: int = 100, refill_per_request: int = 4) -> None:
+    def __init__(
+        self, *, size: int = 2, ttl_s: int = 100, refill_per_request: int = 4, parallel_requests: int = 4
+    ) -> None:
         self.clock = Clock()
         self.one, self.two = ScriptedProvider("one"), ScriptedProvider("two")
         self.observer = ListeningObserver()
         self.pool = KeyPool(
             tenants={"a": A, "b": B},
             providers={"one": self.one, "two": self.two},
-            settings=PoolSettings(size=size, ttl_s=ttl_s, refill_per_request=refill_per_request),
+            settings=PoolSettings(
+                size=size,
+                ttl_s=ttl_s,
+                refill_per_request=refill_per_request,
+                parallel_requests=parallel_requests,
+            ),
             observer=self.observer,
             clock_ns=self.clock,
             jitter=lambda: 1.0,
@@ -154,14 +162,67 @@ def test_the_observer_hears_of_requests_errors_and_levels() -> None:
     assert rig.observer.levels == [("a", 1), ("a", 0)]
 
 
-def test_only_the_keys_thread_calls_a_provider() -> None:
+def met_once(provider: ScriptedProvider, parties: int) -> None:
+    """The provider's first `parties` requests go on when all of them are there."""
+    met = threading.Barrier(parties)
+    turns = itertools.count()
+
+    def wait() -> None:
+        if next(turns) < parties:
+            met.wait(10)
+
+    provider.on_request = wait
+
+
+def test_keys_are_asked_for_side_by_side() -> None:
+    rig = Rig(size=4, parallel_requests=8)
+    met_once(rig.one, 4)
+    met_once(rig.two, 4)
+    rig.pool.start()
+    try:
+        assert rig.pool.wait_ready(20, level=4)
+        assert (len(rig.one.asked), len(rig.two.asked)) == (4, 4), "no key more than wanted was asked for"
+    finally:
+        rig.pool.stop()
+
+
+def test_requests_that_were_under_way_together_fail_once() -> None:
+    rig = Rig(size=3)
+    met_once(rig.one, 3)
+    rig.one.failure = KeyUnavailableError("away")
+    rig.pool.start()
+    try:
+        shelf = rig.pool._shelves["a"]
+        with rig.pool._changed:
+            assert rig.pool._changed.wait_for(lambda: len(rig.one.asked) == 3 and shelf.failures > 0, 10)
+        rig.pool.stop(10)  # waits for what is under way
+        assert shelf.failures == 1
+        assert len(rig.one.asked) == 3, "and nobody asks before the time to try again"
+    finally:
+        rig.pool.stop()
+
+
+def test_of_a_service_that_failed_one_key_at_a_time_is_asked_for() -> None:
+    rig = Rig(size=3)
+    rig.one.failure = KeyUnavailableError("away")
+    rig.pool.refill()
+    shelf = rig.pool._shelves["a"]
+    rig.clock.now_ns += 60 * S
+    assert [rig.pool._claim(shelf) for _ in range(3)] == [True, False, False]
+    rig.pool._let_go(shelf)
+    rig.one.failure = None
+    rig.pool.refill()
+    assert rig.pool.level("a") == 3
+
+
+def test_only_the_keys_threads_call_a_provider() -> None:
     rig = Rig(size=3)
     rig.pool.start()
     try:
         assert rig.pool.wait_ready(10, level=3)
         rig.pool.take("a")
         assert rig.pool.wait_ready(10, level=3), "what was taken is replaced"
-        assert rig.one.callers | rig.two.callers == {"keys"}
+        assert all(name.startswith("keys-") for name in rig.one.callers | rig.two.callers)
         assert rig.pool.is_running
     finally:
         rig.pool.stop()

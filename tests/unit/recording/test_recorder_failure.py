@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -266,7 +267,10 @@ def test_a_spool_thread_that_dies_closes_the_door(rig: Rig, monkeypatch: pytest.
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_keys_thread_that_dies_is_said_to_be_dead(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    dying: queue.Queue[threading.Thread] = queue.Queue()
+
     def die(_: object) -> None:
+        dying.put(threading.current_thread())
         raise RuntimeError("a bug")
 
     pool = rig.recorder._pool
@@ -274,7 +278,6 @@ def test_a_keys_thread_that_dies_is_said_to_be_dead(rig: Rig, monkeypatch: pytes
     assert rig.recorder.readiness().is_ready
     monkeypatch.setattr(provider, "new_key", die)
     pool.take("clinic").wipe()
-    assert pool._thread is not None
-    pool._thread.join(10)
+    dying.get(timeout=10).join(10)
     assert "keys thread" in str(rig.recorder.readiness())
     assert rig.recorder.reserve("clinic"), "what is in stock serves as long as it lasts"

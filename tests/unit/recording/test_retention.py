@@ -225,9 +225,34 @@ def test_a_hold_put_while_a_file_was_in_the_spool_reaches_the_store_later(tmp_pa
         rig.retention.hold(b"R" * 16, "court-order")
         assert not sink.retention(entry.object_key).is_held
         rig.index.put([entry])
-        assert rig.retention.repeat_holds() == 1
+        later = rig.store(2)
+        assert later.object_key is not None
+        assert later.hold is None, "a segment of a recording on hold"
+        rig.retention.repeat_holds()
         assert sink.retention(entry.object_key).is_held
-        assert rig.retention.repeat_holds() == 0
+        assert sink.retention(later.object_key).is_held
+
+
+def test_locks_are_repeated_for_what_was_stored_without_them_and_never_shortened(tmp_path: Path) -> None:
+    sink = MemorySink()
+    rig = Rig(tmp_path, sink)
+    with closing(rig.index):
+        entry, attached = rig.store(1), rig.attach(2)
+        other = rig.store(3, recording=b"Q" * 16)
+        keys = [each.object_key for each in (entry, attached, other)]
+        assert all(sink.retention(str(key)).until is None for key in keys)
+        longer = BEGAN + 90 * DAY
+        sink.extend_retention(str(other.object_key), longer)
+        assert rig.retention.repeat_locks(BEGAN) == 2
+        assert [sink.retention(str(key)).until for key in keys] == [BEGAN + 30 * DAY] * 2 + [longer]
+        assert rig.retention.repeat_locks(LATE) == 0, "their time is over"
+
+
+def test_locks_are_not_asked_of_a_store_that_has_none(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, LocalSink(tmp_path / "store"))
+    with closing(rig.index):
+        rig.store(1)
+        assert rig.retention.repeat_locks(BEGAN) == 0
 
 
 def test_a_store_that_says_gone_and_is_not_believed(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from b2bua.audit import AuditEvent, AuditLine, AuditLog
 from b2bua.journal.head import NAME as HEAD
 from b2bua.journal.segment import segment_names
 from b2bua.posture.audit import ask_audit
@@ -20,7 +19,7 @@ from b2bua.posture.sink import ask_sink
 from b2bua.posture.storage import ask_files, ask_index, ask_spool
 from b2bua.settings import PauseCodes, Settings
 from support.configuration import make_configuration
-from support.posture import find
+from support.posture import find, write_audit
 from support.recorded import record_call
 
 
@@ -112,19 +111,8 @@ def test_who_may_pause_is_told_and_digits_need_attention(recorded: Settings) -> 
     assert "*71" not in row.finding
 
 
-def logged(settings: Settings, files: int) -> Path:
-    """An audit log of so many files."""
-    for _ in range(files):
-        log = AuditLog(settings.audit)
-        log.start()
-        log.write(AuditLine(event=AuditEvent.SERVICE_STARTED))
-        log.close()
-    assert settings.audit.directory is not None
-    return settings.audit.directory
-
-
 def test_a_file_taken_out_of_the_audit_log_is_an_alarm(recorded: Settings) -> None:
-    names = segment_names(logged(recorded, 3))
+    names = segment_names(write_audit(recorded, files=3))
     assert find(ask_audit(recorded), "audit.sealed").level is Level.OK
     names[1].path.unlink()
     row = find(ask_audit(recorded), "audit.sealed")
@@ -133,7 +121,7 @@ def test_a_file_taken_out_of_the_audit_log_is_an_alarm(recorded: Settings) -> No
 
 
 def test_a_damaged_head_of_the_audit_log_is_an_alarm_and_hides_no_other_row(recorded: Settings) -> None:
-    (logged(recorded, 1) / HEAD).write_bytes(b"junk")
+    (write_audit(recorded) / HEAD).write_bytes(b"junk")
     rows = ask_audit(recorded)
     assert find(rows, "audit.sealed").level is Level.ALARM
     assert find(rows, "audit.place").level is Level.OK

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from b2bua.audit import AuditEvent, AuditLine, AuditLog
 from b2bua.journal.head import NAME as HEAD
 from b2bua.journal.segment import segment_names
 from b2bua.posture.audit import ask_audit
@@ -20,7 +19,7 @@ from b2bua.settings import AuditSettings, Settings
 from recording.index import IndexState
 from recording.settings import S3SinkSettings
 from recording.sinks.sink import LockMode, Retention
-from support.posture import NOW, find
+from support.posture import NOW, find, write_audit
 from support.recorded import record_call
 
 # --- what is stored
@@ -96,9 +95,35 @@ def locked(days: int = 30, mode: LockMode = LockMode.COMPLIANCE) -> S3SinkSettin
     ],
 )
 def test_a_lock_must_be_what_was_asked_for(settings_: S3SinkSettings, found: Retention, level: Level) -> None:
-    row = judge_lock(settings_, "key", found, now=NOW)
+    row = judge_lock(settings_, "key", found, (), promised=None, now=NOW)
     assert row.level is level
     assert "read back" in row.finding
+
+
+@pytest.mark.parametrize("days", [0, 1])
+@pytest.mark.parametrize(
+    ("promised", "until", "level"),
+    [
+        (10, 10, Level.OK),
+        (10, 11, Level.OK),
+        (10, 9, Level.ALARM),
+        (10, None, Level.ALARM),
+        (-1, 1, Level.OK),
+    ],
+)
+def test_a_lock_must_be_what_was_promised(days: int, promised: int, until: int | None, level: Level) -> None:
+    found = Retention()
+    if until is not None:
+        found = Retention(mode=LockMode.COMPLIANCE, until=NOW + timedelta(days=until))
+    row = judge_lock(locked(days), "key", found, (), promised=NOW + timedelta(days=promised), now=NOW)
+    assert row.level is level, row
+
+
+def test_what_lies_beside_an_object_must_be_kept_as_it_is() -> None:
+    found = Retention(mode=LockMode.COMPLIANCE, until=NOW + timedelta(days=1))
+    row = judge_lock(locked(), "key", found, ["a.manifest"], promised=None, now=NOW)
+    assert row.level is Level.ALARM
+    assert "less is kept of a.manifest" in row.finding
 
 
 @pytest.mark.parametrize(
@@ -136,16 +161,6 @@ def test_modes_of_keys_and_data_are_looked_at(settings: Settings) -> None:
 
 
 # --- the audit log
-
-
-def write_audit(settings: Settings) -> Path:
-    """A sealed log with a line in it."""
-    log = AuditLog(settings.audit)
-    log.start()
-    log.write(AuditLine(event=AuditEvent.SERVICE_STARTED))
-    log.close()
-    assert settings.audit.directory is not None
-    return settings.audit.directory
 
 
 def test_a_sealed_log_is_seen_to_be_one(settings: Settings) -> None:
