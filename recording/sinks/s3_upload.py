@@ -78,7 +78,7 @@ class S3Upload:
                 if found is None:
                     raise ObjectMissingError(f"neither the spooled file nor the object {name.key} is there")
             elif found is None:
-                found = self._store(source, key, name, self._create_only)
+                found = self._store(source, key, name)
             else:
                 found = self._found_before(source, key, name, found)
         self._locks.ensure(key, self._locks.kept(name))
@@ -119,14 +119,14 @@ class S3Upload:
         except SinkRefusedError as error:
             if error.reason_label != UNPROVEN or not self._locks.are_asked:
                 raise
-            return self._store(source, key, name, {})
+            return self._store(source, key, name, is_again=True)
         self._multipart.abandon(source, key)
         return found
 
-    def _store(self, source: Path, key: str, name: ObjectName, precondition: Mapping[str, object]) -> Listed:
+    def _store(self, source: Path, key: str, name: ObjectName, *, is_again: bool = False) -> Listed:
         sent = None
         try:
-            sent = self._sent(source, key, name, precondition)
+            sent = self._sent(source, key, name, is_again=is_again)
         except ObjectConflictError as error:
             if error.reason_label != EXISTS:
                 raise
@@ -134,10 +134,12 @@ class S3Upload:
         self._require_same(source, key, found, sent=sent)
         return found
 
-    def _sent(
-        self, source: Path, key: str, name: ObjectName, precondition: Mapping[str, object]
-    ) -> str | None:
-        """The ETag of what was made of the file now; None where it was made by an earlier attempt."""
+    def _sent(self, source: Path, key: str, name: ObjectName, *, is_again: bool) -> str | None:
+        """The ETag of what was made of the file now; None where it was made by an earlier attempt.
+
+        `is_again`: also where there is an object, as a further version.
+        """
+        precondition = {} if is_again else self._create_only
         size_bytes = source.stat().st_size
         upload = read_upload(source, bucket=self._client.bucket, key=key)
         is_begun = upload is not None and upload.is_running and size_bytes > 0
@@ -145,7 +147,7 @@ class S3Upload:
             self._multipart.abandon(source, key)
             return self._put_whole(source, key, self._locks.kept(name), precondition)
         sent = self._multipart.finish(source, key, size_bytes, precondition)
-        if sent is None and (not precondition or self.find(key) is None):
+        if sent is None and (is_again or self.find(key) is None):
             sent = self._multipart.finish(source, key, size_bytes, precondition)  # begun anew
         return sent
 

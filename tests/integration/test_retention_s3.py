@@ -258,3 +258,25 @@ def test_what_was_promised_is_the_stores_only_where_locks_are_asked_for(rgw: RGW
     sink.put(source, over)
     assert sink.retention(over.key).until is None, "its time is over"
     sink.delete(over.key)
+
+
+def test_locks_are_repeated_for_what_was_stored_before_they_were_asked_for(
+    rgw: RGW, rig: Rig, tmp_path: Path
+) -> None:
+    overwrite(rgw, rig, rig.key)
+    assert {until for _, until, _ in locks_of(rgw, rig).values()} == {None}
+    days = (datetime.now(UTC) - BEGAN).days + 2
+    longer = Retention(
+        index=rig.index,
+        sink=rig.sink,
+        settings=RetentionSettings(tenants={CLINIC: days}),
+        spool_directory=tmp_path / "spool",
+    )
+    for _ in range(2):
+        assert longer.repeat_locks(datetime.now(UTC)) == 1
+        locks = locks_of(rgw, rig)
+        assert len(locks) == 4
+        assert set(locks.values()) == {("GOVERNANCE", BEGAN + timedelta(days=days), False)}
+    assert rig.retention.repeat_locks(datetime.now(UTC)) == 0, "fewer days shorten nothing"
+    assert set(locks_of(rgw, rig)) == set(locks)
+    assert rig.expire() is Keep.STORE

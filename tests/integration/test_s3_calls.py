@@ -21,11 +21,13 @@ import numpy as np
 import pytest
 
 from b2bua.cli.main import main
+from b2bua.config import load
 from b2bua.demo.g711 import RATE_HZ
 from b2bua.demo.incoming import Answering
 from b2bua.demo.outgoing import OutgoingCall
 from b2bua.demo.stream import MediaSource
-from recording.settings import PART_MIN_BYTES
+from recording.settings import PART_MIN_BYTES, S3SinkSettings
+from recording.sinks.s3 import S3Sink
 from recording.sinks.sink import SinkRefusedError
 from support.discreet import assert_discreet
 from support.edge import Edge, edge
@@ -68,7 +70,7 @@ class Store:
 
 
 def make_store(server: RGW) -> Store:
-    users = {role: server.add_user(role) for role in ("recorder", "player", "steward")}
+    users = {role: server.add_user(role) for role in ("recorder", "player", "steward", "rewrapper")}
     statements = []
     for role in users:
         for statement in json.loads((POLICIES / f"{role}.json").read_text())["Statement"]:
@@ -212,15 +214,22 @@ async def speak(call: OutgoingCall, seconds: float) -> None:
     )
 
 
-def test_a_short_call_is_one_object_and_is_read_by_command(rig: Rig) -> None:
+def recorded(rig: Rig, seconds: float) -> dict[str, Any]:
+    """The index's entry of a call that has ended and is in the store."""
+
     async def scenario() -> None:
         async with rig.edge.parties(Answering(source=SAID[1])) as p:
             call, _ = await p.established(source=SAID[0])
-            await speak(call, 1.0)
+            await speak(call, seconds)
             await call.hang_up()
 
     run(scenario())
     (entry,) = rig.wait_stored(1)
+    return entry
+
+
+def test_a_short_call_is_one_object_and_is_read_by_command(rig: Rig) -> None:
+    entry = recorded(rig, 1.0)
     assert entry["state"] == "complete"
     assert entry["size_bytes"] < PART_MIN_BYTES
     whole = rig.store.client.head_object(Bucket=BUCKET, Key=entry["object_key"])
@@ -257,14 +266,7 @@ def test_a_long_call_leaves_in_parts_while_it_runs(rig: Rig) -> None:
 
 
 def test_a_hold_and_a_document_of_a_call_reach_the_store(rig: Rig, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with rig.edge.parties(Answering(source=SAID[1])) as p:
-            call, _ = await p.established(source=SAID[0])
-            await speak(call, 0.5)
-            await call.hang_up()
-
-    run(scenario())
-    (entry,) = rig.wait_stored(1)
+    entry = recorded(rig, 0.5)
     document = tmp_path / "transcript.txt"
     document.write_text("what was said")
     rig.told("recorder", "attach", entry["recording"], str(document), "--type", "text/plain")
@@ -281,10 +283,22 @@ def test_a_hold_and_a_document_of_a_call_reach_the_store(rig: Rig, tmp_path: Pat
     assert held() == {False}
     rig.told("steward", "hold", entry["recording"], "--reason", "court-order")
     assert held() == {True}
+    slots = entry["object_key"].replace(".crec", ".1.slots")
+    S3Sink(sink_of(rig, "rewrapper")).put_slots(entry["object_key"], 1, b"moved to another key")
+    assert is_held(rig.store.client, slots), "by who may write slots and nothing else"
+    kept = rig.store.client.get_object_retention(Bucket=BUCKET, Key=slots)["Retention"]
+    assert kept["RetainUntilDate"] == datetime.fromisoformat(entry["retain_until"])
     assert rig.told("steward", "expire", "--repeat-locks")["kept"]["hold"] == 1
     rig.told("steward", "release", entry["recording"], "--reason", "lifted")
     assert held() == {False}
+    assert not is_held(rig.store.client, slots)
     rig.assert_kept(entry)
+
+
+def sink_of(rig: Rig, role: str) -> S3SinkSettings:
+    sink = load(rig.configuration(role)).recording.sink
+    assert isinstance(sink, S3SinkSettings)
+    return sink
 
 
 def is_held(client: Any, key: str) -> bool:

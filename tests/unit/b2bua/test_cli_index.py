@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from b2bua.errors import CommandError
 from recording.keys.local import create_kek
 from recording.sinks.local import LocalSink
 from support.audited import sealed_lines
@@ -126,13 +127,17 @@ def test_a_recording_expires_when_its_time_is_over_and_not_before(
     file.replace('key = "dev"\n', 'key = "dev"\nretain_days = 30\n')
     call = record_call(file.load())
     sink = LocalSink(file.load().recording.directory)
-    assert run.json("recordings", "expire")["kept"]["retention"] == 1
+    assert run.json("recordings", "expire", "--repeat-locks")["kept"]["retention"] == 1
+    (repeated,) = events(file, "locks_repeated")
+    assert repeated["count"] == 0, "a directory locks nothing"
     age(file, 31)
     with opened(file) as index:  # what was promised then
         (entry,) = index.find()
         assert entry.retain_until is not None
         assert entry.retain_until > datetime.now(UTC) + timedelta(days=29)
         index.put([replace(entry, retain_until=None)])
+    run("recordings", "expire", "--dry-run", "--repeat-locks")
+    assert run.code == CommandError.exit_code, "one of them changes something"
     dry = run.json("recordings", "expire", "--dry-run")
     assert (dry["deleted"], dry["dry_run"]) == ([call.file_id], True)
     assert len(list(sink.keys())) == 1
