@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import botocore.auth
 import pytest
@@ -585,6 +586,38 @@ def test_a_store_that_ignores_object_lock_is_found_out(
     with pytest.raises(LockNotInForceError if mode != "NONSENSE" else SinkUnavailableError):
         S3Sink(settings).put(source, NAME)
     assert source.read_bytes() == CONTENT, "the spool keeps the file"
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("put", ["manifest", "slots"])
+def test_a_lock_on_what_lies_beside_an_object_is_read_back_too(
+    store: WireStore, files: ServerFiles, tmp_path: Path, put: str, is_kept: bool
+) -> None:
+    kept = RETAINED.format(mode="GOVERNANCE", until=datetime.now(UTC) + timedelta(days=40)).encode()
+
+    def retention(asked: Asked) -> Said:
+        is_ignored = f".{put}" in asked.target and not is_kept
+        return refusal("NoSuchObjectLockConfiguration", 404) if is_ignored else said(kept)
+
+    def listing(asked: Asked) -> Said:
+        (key,) = parse_qs(urlsplit(asked.target).query)["prefix"]
+        return said(listed(key, 4, md5_of(b"data"))) if script.stored else said(EMPTY_LIST)
+
+    script = Script(get_retention=retention, get_list=listing)
+    store.answer = script
+    sink = S3Sink(wire_settings(store.url, files, tmp_path, object_lock_mode=LockMode.GOVERNANCE))
+
+    def attempt() -> None:
+        if put == "manifest":
+            sink.put_manifest(NAME.key, b"data")
+        else:
+            sink.put_slots(NAME.key, 1, b"data")
+
+    if is_kept:
+        attempt()
+        return
+    with pytest.raises(LockNotInForceError):
+        attempt()
 
 
 def test_a_deletion_is_not_proven_by_an_answer_that_says_nothing(
