@@ -14,7 +14,7 @@ import pytest
 
 from b2bua.initialise import InitOptions, InitResult, initialise
 from b2bua.posture.process import read_process
-from support.edge import edge, serving
+from support.edge import edge, ports_kept, serving
 from tls.openssl_conf import openssl_configuration
 
 NO_CORE = r"(?m)^Max core file size +0 +0 "
@@ -58,7 +58,8 @@ def without_tickets_line() -> str:
 @pytest.mark.parametrize("configuration", [None, without_tickets_line()], ids=["none", "tickets left on"])
 def test_serve_under_other_openssl_defaults_does_not_start(tmp_path: Path, configuration: str | None) -> None:
     made = initialise(tmp_path / "lab", InitOptions(free_ports=True))
-    done = serve_under(made, configuration)
+    with ports_kept(made):
+        done = serve_under(made, configuration)
     assert done.returncode != 0
     assert "ticket" in done.stderr
     assert "Traceback" not in done.stderr

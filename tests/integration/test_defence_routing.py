@@ -29,10 +29,16 @@ class PlainEars:
     """A UDP socket and a TCP listener on one port of the loopback."""
 
     def __init__(self) -> None:
-        self.tcp = socket.create_server((LOCALHOST, 0))
-        self.port = int(self.tcp.getsockname()[1])
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind((LOCALHOST, self.port))
+        while True:  # the other protocol's socket of that port may be somebody else's
+            self.tcp = socket.create_server((LOCALHOST, 0))
+            self.port = int(self.tcp.getsockname()[1])
+            self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                self.udp.bind((LOCALHOST, self.port))
+                break
+            except OSError:
+                self.tcp.close()
+                self.udp.close()
         self.tcp.setblocking(False)
         self.udp.setblocking(False)
 

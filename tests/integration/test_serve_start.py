@@ -10,7 +10,7 @@ from pathlib import Path
 from b2bua.demo.incoming import Answering
 from b2bua.demo.sip_message import Header
 from b2bua.initialise import InitOptions, initialise
-from support.edge import Edge, edge, scrape, serving
+from support.edge import Edge, edge, ports_kept, scrape, serving
 from support.endpoint import LOCALHOST, run
 
 
@@ -26,7 +26,8 @@ def serve(configuration: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     made = initialise(tmp_path / "lab", InitOptions(free_ports=True))
-    with socket.socket() as taken:
+    with ports_kept(made), socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((LOCALHOST, made.sip_port))
         taken.listen()
         done = serve(made.configuration)

@@ -205,13 +205,17 @@ def edge(
         yield running
 
 
+def ports_kept(made: InitResult) -> contextlib.AbstractContextManager[None]:
+    """Nobody else is given a port of this configuration while the block runs."""
+    return kept(made.sip_port, made.metrics_port, made.caller_port, made.callee_port)
+
+
 @contextlib.contextmanager
 def serving(made: InitResult, *, env: dict[str, str] | None = None) -> Iterator[Edge]:
     """Serve an existing configuration until the block ends."""
     stderr = made.directory / "stderr.txt"
     reader, writer = os.pipe()
-    ports = kept(made.sip_port, made.metrics_port, made.caller_port, made.callee_port)
-    with ports, MediaPump() as pump, stderr.open("ab") as errors:
+    with ports_kept(made), MediaPump() as pump, stderr.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "b2bua", "serve", str(made.configuration), "--ready-fd", str(writer)],
             stdout=errors,
