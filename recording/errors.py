@@ -7,6 +7,7 @@
       MissingSlotError                  24  no slot names a key of this configuration: configure the key
       WrongKeyError                     25  no slot leads to the file's commitment: other key, altered bytes
       CorruptRecordingError             26  bytes were altered; the records before `records` are good
+      MisplacedRecordingError          109  another recording lies in its place: find out who exchanged them
       TruncatedRecordingError           27  the end is missing; the records before `records` are good
       MalformedContentError             28  a record authenticates, its JSON says nothing usable
       WriterClosedError                 29  a segment was written to after its end
