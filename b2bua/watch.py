@@ -18,6 +18,7 @@ from b2bua.engine.observer import CallFacts
 from b2bua.errors import AuditError
 from b2bua.metrics import Metrics
 from b2bua.settings import RecordingPolicy
+from b2bua.signature_line import signature_fields
 from b2bua.sip.handler import PeerEvent
 from recording.format.manifest import Manifest
 from recording.recorder import UnavailableReason
@@ -212,14 +213,7 @@ class Watch:
 
     def recording_signed(self, *, call_uid: str, manifest: Manifest) -> None:
         self._metrics.recording_signed(call_uid=call_uid, manifest=manifest)
-        self._write(
-            AuditEvent.RECORDING_SIGNED,
-            file_id=manifest.file_id.hex(),
-            call_uid=call_uid or None,
-            fingerprint=manifest.sha256.hex(),
-            count=manifest.records,
-            reason=manifest.state.value,
-        )
+        self._write(AuditEvent.RECORDING_SIGNED, **signature_fields(manifest, call_uid=call_uid))
 
     def key_requested(self, *, provider: str, seconds: float, error: str | None) -> None:
         self._metrics.key_requested(provider=provider, seconds=seconds, error=error)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from recording.chain import ChainCheck, ChainError, ChainFault, Opener
+from recording.chain import ChainCheck, ChainError, ChainFault, ChainFaultKind, Opener
 from recording.cms import Recipient
 from recording.data_writer import DataWriter
 from recording.errors import ExportError, MalformedContentError, RecordingError
@@ -303,30 +303,57 @@ class _Segment:
 # ---- reading -----------------------------------------------------------------------------------------------
 
 
-def describe_artefact(opener: Opener) -> RecordingMeta:
-    """META of an artefact's segment. Raises MalformedContentError where it is something else."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belonging:
+    """Which document it is to be, and the recording of the call that it was sealed for: both stand in META."""
+
+    artefact: bytes
+    parent: bytes | None
+
+
+def describe_artefact(opener: Opener, belonging: Belonging) -> RecordingMeta:
+    """META of an artefact's segment.
+
+    Raises:
+        MalformedContentError: it is something else.
+        ChainError: it is another document, or was sealed for another call.
+    """
     with opener() as reader:
         meta = reader.meta
     if meta.kind is not RecordingKind.ARTEFACT:
         raise MalformedContentError("it is no artefact of a call")
+    if (meta.recording, meta.parent) != (belonging.artefact, belonging.parent):
+        raise ChainError(
+            [
+                ChainFault(
+                    kind=ChainFaultKind.FOREIGN,
+                    segment=meta.segment or 0,
+                    detail="what is stored there is another document, or was sealed for another call",
+                )
+            ]
+        )
     return meta
 
 
 def open_artefact(
-    segments: Sequence[Opener], destination: Path | BinaryIO, *, recipients: Sequence[Recipient] = ()
+    segments: Sequence[Opener],
+    destination: Path | BinaryIO,
+    belonging: Belonging,
+    *,
+    recipients: Sequence[Recipient] = (),
 ) -> RecordingMeta:
     """Write the document out, sealed if there are recipients. A path appears when all of it was found right.
 
     A stream gets nothing before that: the document is read twice for it.
 
     Raises:
-        TruncatedRecordingError, CorruptRecordingError, ChainError: it is not whole.
+        TruncatedRecordingError, CorruptRecordingError, ChainError: it is not whole, or not the one that belongs there.
         MalformedContentError: it is no artefact, or not the document whose SHA-256 META names.
         ExportError: the path is taken.
     """
     if not segments:
         raise ExportError("there is no segment to open")
-    meta = describe_artefact(segments[0])
+    meta = describe_artefact(segments[0], belonging)
     if isinstance(destination, Path):
         with private_file(destination) as file:
             write_out(_content(segments, meta), file, recipients)

@@ -126,7 +126,7 @@ class Recorder:
         self._sink = build_sink(settings, observer=observer)
         self._retrying = RetryingSink(self._sink)
         self._pool = KeyPool(tenants=tenants, providers=providers, settings=settings.pool, observer=observer)
-        self._voucher = build_voucher(settings, self._retrying)
+        self._voucher = build_voucher(settings, self._retrying, observer)
         self._is_remote = isinstance(settings.sink, S3SinkSettings)
         self._uploader = Uploader(
             self._retrying,
@@ -348,10 +348,11 @@ def recover(
     on_progress: Progress | None = None,
     *,
     only_owner: str | None = None,
+    observer: RecordingObserver | None = None,
 ) -> RecoveryReport:
     """What `b2bua recordings recover` does: recover the spool without a key, beside a living recorder or without one.
 
-    `only_owner`: the files of this dead owner alone.
+    `only_owner`: the files of this dead owner alone. `observer` is told of the manifests that are signed.
 
     Raises:
         SpoolError, SinkError, IndexUnavailableError, KeyConfigurationError: says what cannot be used.
@@ -363,7 +364,7 @@ def recover(
             settings.spool_directory,
             index=index,
             sink=sink,
-            voucher=build_voucher(settings, sink),
+            voucher=build_voucher(settings, sink, observer),
             only_owner=only_owner,
             on_progress=on_progress,
         )

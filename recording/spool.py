@@ -460,15 +460,13 @@ class Spool:
     def _sign(self, segment: SpooledSegment, state: IndexState) -> None:
         if self._voucher is None:
             return
-        manifest = self._voucher.sign(
+        self._voucher.sign(
             segment.state,
             sha256=segment.sha256,
             size_bytes=segment.size_bytes,
             records=segment.records,
             is_complete=state is IndexState.COMPLETE,
         )
-        if manifest is not None:
-            self._observer.recording_signed(call_uid=segment.state.call_uid, manifest=manifest)
 
     def adopt(self, state: SpoolState, entry: IndexEntry) -> None:
         """Have a finished file uploaded. The spool thread, or before `start` the thread that recovers."""

@@ -13,6 +13,7 @@ from typing import BinaryIO, Final
 
 from recording.errors import MalformedContentError
 from recording.format.manifest import MANIFEST_MAX, MANIFEST_TYPE, Manifest, ManifestState
+from recording.observer import RecordingObserver, SilentObserver
 from recording.settings import RecordingSettings
 from recording.signing import PublicKey, SigningKey, Standing, Verifier
 from recording.sinks.sink import ObjectName, Sink
@@ -22,10 +23,14 @@ _BLOCK_BYTES: Final = 1 << 20
 
 
 class Voucher:
-    """Signs manifests and keeps each until it is stored. Any thread. Without a key it does nothing."""
+    """Signs manifests and keeps each until it is stored. Any thread. Without a key it does nothing.
 
-    def __init__(self, sink: Sink, key: SigningKey | None) -> None:
+    The observer is told of each before it is stored, so that the audit log has what it says whatever comes of it.
+    """
+
+    def __init__(self, sink: Sink, key: SigningKey | None, observer: RecordingObserver | None = None) -> None:
         self._sink = sink
+        self._observer = observer or SilentObserver()
         self._key = key
         self._waiting: dict[bytes, bytes] = {}
         self._lock = threading.Lock()
@@ -54,6 +59,7 @@ class Voucher:
         token = self._key.sign(manifest.build(), typ=MANIFEST_TYPE)
         with self._lock:
             self._waiting[state.file_id] = token
+        self._observer.recording_signed(call_uid=state.call_uid, manifest=manifest)
         return manifest
 
     def sign_file(
@@ -78,10 +84,12 @@ class Voucher:
             self._waiting.pop(name.file_id, None)
 
 
-def build_voucher(settings: RecordingSettings, sink: Sink) -> Voucher:
+def build_voucher(
+    settings: RecordingSettings, sink: Sink, observer: RecordingObserver | None = None
+) -> Voucher:
     """The voucher of a recorder. Raises KeyConfigurationError: its signing key cannot be used."""
     path = settings.signing_key_path
-    return Voucher(sink, None if path is None else SigningKey.load(path))
+    return Voucher(sink, None if path is None else SigningKey.load(path), observer)
 
 
 def build_verifier(settings: RecordingSettings) -> Verifier:

@@ -17,11 +17,13 @@ from b2bua.cli.auditing import open_audit_log
 from b2bua.cli.standing import manifest_beside
 from b2bua.errors import CommandError
 from b2bua.settings import Settings
+from b2bua.signature_line import signature_fields
 from recording.chain import Opener
 from recording.cms import Recipient
 from recording.errors import MisplacedRecordingError, RecordingError
 from recording.format.content import RecordingKind
 from recording.format.header import Head
+from recording.format.manifest import Manifest
 from recording.format.suites import SegmentKeys
 from recording.index import IndexEntry, IndexState, RecordingIndex
 from recording.keys.build import build_providers, slot_keys
@@ -292,6 +294,12 @@ class Archive:
                     ticket=ticket,
                 )
             )
+        self._audit.flush()
+
+    def tell_signed(self, manifest: Manifest, *, call_uid: str) -> None:
+        """Audit a manifest, before the file that it is about is stored."""
+        fields = signature_fields(manifest, call_uid=call_uid)
+        self._audit.write(AuditLine(event=AuditEvent.RECORDING_SIGNED, **fields))
         self._audit.flush()
 
     def _tell(self, segment: Segment, access: Access) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,31 @@ from b2bua.cli.access import access_of, add_access, add_sealing, add_ticket, che
 from b2bua.cli.archive import Archive, Selection, open_archive
 from b2bua.cli.parser import add_command, add_configuration, add_json, configuration_path
 from b2bua.errors import ArtefactPendingError, CommandError
-from recording.artefact import ArtefactWriter, Attached, check_media_type, describe_artefact, open_artefact
+from recording.artefact import (
+    ArtefactWriter,
+    Attached,
+    Belonging,
+    check_media_type,
+    describe_artefact,
+    open_artefact,
+)
+from recording.errors import CorruptRecordingError
 from recording.format.content import RecordingKind
+from recording.format.manifest import Manifest
 from recording.index import IndexEntry, IndexState
 from recording.keys.build import build_provider
+from recording.observer import SilentObserver
 from recording.private_file import in_place_of
 from recording.recorder import recover
+from recording.signing import Standing
+from recording.sinks.sink import ObjectMissingError
 
 if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
 
 _STANDARD_OUTPUT = Path("-")
+_MISSING = "missing"
+_WORST_FIRST = (_MISSING, Standing.WRONG.value, Standing.UNSIGNED.value, Standing.SIGNED.value)
 
 
 def register(subparsers: Subparsers) -> None:
@@ -69,7 +84,7 @@ def run_attach(arguments: argparse.Namespace) -> int:
         call = _call(archive, arguments.name)
         attached = _attach(archive, call, arguments)
         archive.tell_attached(call, attached.file_ids, ticket=arguments.ticket)
-        report = recover(archive.settings.recording, only_owner=attached.owner)
+        report = recover(archive.settings.recording, only_owner=attached.owner, observer=_Signatures(archive))
     facts = {
         "artefact": attached.artefact.hex(),
         "parent": call.recording.hex(),
@@ -88,6 +103,16 @@ def run_attach(arguments: argparse.Namespace) -> int:
             f"{facts['artefact']} waits in the spool, whole ({problems[0]}); run: b2bua recordings recover"
         )
     return 0
+
+
+class _Signatures(SilentObserver):
+    """Has each manifest written to the audit log."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def recording_signed(self, *, call_uid: str, manifest: Manifest) -> None:
+        self._archive.tell_signed(manifest, call_uid=call_uid)
 
 
 def _attach(archive: Archive, call: IndexEntry, arguments: argparse.Namespace) -> Attached:
@@ -116,7 +141,7 @@ def _attach(archive: Archive, call: IndexEntry, arguments: argparse.Namespace) -
 
 
 def run_artefacts(arguments: argparse.Namespace) -> int:
-    """List, or open one."""
+    """List and hold against their manifests, or open one."""
     if (arguments.open is None) != (arguments.output is None):
         raise CommandError("--open ID and -o FILE belong together")
     if arguments.open is not None:
@@ -125,13 +150,53 @@ def run_artefacts(arguments: argparse.Namespace) -> int:
         raise CommandError("--recipient and --plaintext are for --open")
     with open_archive(configuration_path(arguments)) as archive:
         selections = _artefacts(archive, _call(archive, arguments.name))
-        found = [_facts(archive, selection, arguments) for selection in selections]
+        with output.progress_bar() as progress:
+            listed = [
+                (_facts(archive, selection, arguments), _stored(archive, selection))
+                for selection in progress.track(selections, description="reading")
+            ]
+    found = [{**facts, "manifest": stored.standing} for facts, stored in listed]
     if arguments.json:
         output.print_json({"artefacts": found})
     else:
-        columns = ["artefact", "hour", "files", "stored_bytes", "state", "type", "sha256"]
+        columns = ["artefact", "hour", "files", "stored_bytes", "state", "manifest", "type", "sha256"]
         output.print_table(columns, [[facts.get(column) for column in columns] for facts in found])
-    return 0
+    for _, stored in listed:
+        for problem in stored.problems:
+            output.print_error(problem)
+    return next((stored.exit_code for _, stored in listed if stored.exit_code), 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """What a document's files are worth, by their manifests; None: it was deleted as it should be."""
+
+    standing: str | None
+    problems: tuple[str, ...] = ()
+    exit_code: int = 0
+
+
+def _stored(archive: Archive, selection: Selection) -> _Stored:
+    """Each file is read whole for it; no key is needed."""
+    standings: set[str] = set()
+    problems = []
+    exit_code = 0
+    for segment in selection.segments:
+        if segment.entry is not None and segment.entry.state in {IndexState.DELETING, IndexState.DELETED}:
+            continue
+        try:
+            vouching = archive.vouching(segment)
+        except CommandError as error:
+            standings.add(_MISSING)
+            problems.append(str(error))
+            exit_code = ObjectMissingError.exit_code
+            continue
+        standings.add(vouching.standing.value)
+        if vouching.standing is Standing.WRONG:
+            problems.append(f"{archive.where(segment)}: {vouching.detail}")
+            exit_code = exit_code or CorruptRecordingError.exit_code
+    worst = next((each for each in _WORST_FIRST if each in standings), None)
+    return _Stored(standing=worst, problems=tuple(problems), exit_code=exit_code)
 
 
 def _facts(archive: Archive, selection: Selection, arguments: argparse.Namespace) -> dict[str, object]:
@@ -145,7 +210,8 @@ def _facts(archive: Archive, selection: Selection, arguments: argparse.Namespace
         "state": states.pop() if len(states) == 1 else "mixed",
     }
     if arguments.reason is not None:
-        meta = describe_artefact(archive.openers(selection, access_of(arguments, "list"))[0])
+        opener = archive.openers(selection, access_of(arguments, "list"))[0]
+        meta = describe_artefact(opener, _belonging(entries[0]))
         facts |= {"type": meta.media_type, "sha256": None if meta.sha256 is None else meta.sha256.hex()}
     return facts
 
@@ -166,14 +232,16 @@ def _open(arguments: argparse.Namespace) -> int:
         ]
         if not found:
             raise CommandError(f"{arguments.open} is no document of that call; list them without --open")
+        assert found[0].entry is not None
+        belonging = _belonging(found[0].entry)
         archive.tell_export(found[0], access, recipients)
         openers = archive.openers(found[0], access)
         if destination == _STANDARD_OUTPUT:
-            open_artefact(openers, sys.stdout.buffer, recipients=recipients)
+            open_artefact(openers, sys.stdout.buffer, belonging, recipients=recipients)
             return 0
         try:
             with in_place_of(destination, is_forced=arguments.force) as target:
-                meta = open_artefact(openers, target, recipients=recipients)
+                meta = open_artefact(openers, target, belonging, recipients=recipients)
         except OSError as error:
             raise CommandError(f"{destination}: {error.strerror}; name a file that can be written") from error
     facts = {
@@ -186,6 +254,10 @@ def _open(arguments: argparse.Namespace) -> int:
     else:
         output.print_line(f"{destination}: {meta.media_type}{', sealed' if recipients else ''}")
     return 0
+
+
+def _belonging(entry: IndexEntry) -> Belonging:
+    return Belonging(artefact=entry.recording, parent=entry.parent)
 
 
 def _call(archive: Archive, name: str) -> IndexEntry:

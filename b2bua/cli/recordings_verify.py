@@ -20,6 +20,7 @@ from recording.errors import (
     RecordingError,
     TruncatedRecordingError,
 )
+from recording.format.content import RecordingMeta
 from recording.index import IndexState
 from recording.signing import Standing
 from recording.verify import RecordingState, Verdict, verify
@@ -176,6 +177,7 @@ def _judge(archive: Archive, selection: Selection, access: Access) -> _Whole:
                 # What cannot be read of META is the verdict's matter, which follows.
                 with contextlib.suppress(CorruptRecordingError, MalformedContentError):
                     faults += [str(fault) for fault in check.begin(reader)]
+                    faults += _misplaced(segment, reader.meta)
                     expected, is_begun = reader.meta.sha256, True
                 verdict = verify(reader, on_data=digest.update)
             vouching = archive.vouching(segment)
@@ -206,6 +208,14 @@ def _known(segment: Segment, verdict: Verdict) -> str:
     if entry is None or verdict.records >= entry.records:
         return ""
     return f"the index has it with {entry.records} records"
+
+
+def _misplaced(segment: Segment, meta: RecordingMeta) -> list[str]:
+    """What the index says that a file belongs to, against what was sealed in it."""
+    entry = segment.entry
+    if entry is None or (meta.recording, meta.parent) == (entry.recording, entry.parent):
+        return []
+    return [f"file {segment.file_id.hex()} is of another recording or call than the index says"]
 
 
 def _note(archive: Archive, segment: Segment, verdict: Verdict) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from b2bua.cli.main import main
 from b2bua.settings import Settings
 from recording import artefact
-from recording.artefact import ArtefactWriter, open_artefact
+from recording.artefact import ArtefactWriter, Belonging, open_artefact
 from recording.errors import ExportError, RecordingError
 from recording.format.content import RecordingKind
 from recording.index import IndexEntry, IndexState, RecordingIndex
@@ -148,7 +148,7 @@ def test_a_document_is_opened_for_a_recipient(
     assert recipient.open(sealed, plain).returncode == 0
     assert plain.read_bytes() == content
     events = [line["event"] for line in sealed_lines(file.path)]
-    assert events == ["artefact_attached", "export_sealed", "recording_read"]
+    assert events == ["artefact_attached", "recording_signed", "export_sealed", "recording_read"]
 
 
 def test_a_document_of_several_segments_has_a_key_for_each(
@@ -283,7 +283,7 @@ def test_a_call_s_audio_is_no_document(
     assert run("artefacts", call.call_uid, *words)[0] == 77
     assert run("artefacts", call.call_uid, "--open", recording)[0] == 77
     with pytest.raises(ExportError):
-        open_artefact([], tmp_path / "o")
+        open_artefact([], tmp_path / "o", Belonging(artefact=b"A" * 16, parent=None))
 
 
 MEMORY = """
