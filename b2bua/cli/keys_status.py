@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from b2bua.cli.parser import Subparsers
 
 
+_WITHOUT = {
+    KeyKind.SIGNING: "none is configured; manifests and checkpoints are not signed",
+    KeyKind.SEARCH: "none is configured; nobody is found by number or name",
+    KeyKind.INDEX: "none was made yet",
+    KeyKind.TOKEN: "none is configured; this program issues no tokens",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Key:
     """A key section: what was found of it, its age, and what went wrong."""
@@ -72,7 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         ages = [*(key.age for key in keys), *_other_ages(settings, index)]
     if arguments.json:
-        output.print_json({"keys": [key.facts for key in keys], "ages": [age.facts(now) for age in ages]})
+        facts = [key.facts for key in keys]
+        output.print_json({"keys": facts, "ages": [age.facts(now) for age in ages], "absent": _absent(ages)})
     else:
         _print(keys, ages, now)
     for key in keys:
@@ -127,6 +136,12 @@ def _key(
     }
     since = None if isinstance(lifecycle, str) else lifecycle.versions[-1].created_at
     return _Key(facts=facts, age=replace(unknown, since=since))
+
+
+def _absent(ages: list[KeyAge]) -> dict[str, str]:
+    """Kinds of which there is no key, said plainly: what is not shown would be taken for forgotten."""
+    present = {age.kind for age in ages}
+    return {kind.value: why for kind, why in _WITHOUT.items() if kind not in present}
 
 
 def _is_overdue(age: KeyAge, now: datetime) -> bool:
@@ -245,3 +260,5 @@ def _print(keys: list[_Key], ages: list[KeyAge], now: datetime) -> None:
             for row in told
         ],
     )
+    for kind, why in _absent(ages).items():
+        output.print_line(f"{kind}: {why}")

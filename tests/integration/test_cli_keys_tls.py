@@ -133,6 +133,19 @@ def test_the_table_is_for_people(file: ConfigurationFile, capsys: pytest.Capture
         assert words in out
 
 
+def test_a_kind_without_a_key_is_named(file: ConfigurationFile, capsys: pytest.CaptureFixture[str]) -> None:
+    def absent() -> set[str]:
+        assert main(["keys", "status", "-c", str(file.path), "--json"]) == 0
+        return set(json.loads(capsys.readouterr().out)["absent"])
+
+    assert "token" in absent()
+    assert "signing" not in absent()
+    assert main(["keys", "status", "-c", str(file.path)]) == 0
+    assert "token: none is configured; this program issues no tokens" in capsys.readouterr().out
+    file.replace('signing_key = "keys/signing.pem"', "")
+    assert {"token", "signing"} <= absent()
+
+
 # --- tls check
 
 
