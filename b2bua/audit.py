@@ -23,6 +23,7 @@ import structlog
 
 from b2bua.audit_store import PlainStore, SealedStore, Store, StoreError
 from b2bua.errors import AuditError
+from b2bua.journal.expiry import EXPIRED_EVENT
 from b2bua.journal.segment import Recovered
 from b2bua.journal.verify import RECOVERED_EVENT
 from b2bua.settings import AuditSettings
@@ -94,6 +95,8 @@ class AuditEvent(enum.Enum):
     AUDIT_EXPORTED = "audit_exported"
     LOG_READ = "log_read"
     AUDIT_VERIFIED = "audit_verified"
+    AUDIT_EXPIRED = EXPIRED_EVENT
+    AUDIT_EXPIRY_REFUSED = "audit_expiry_refused"
 
 
 TICKET = r"[A-Z]{2,4}-[0-9]{1,6}"

@@ -274,6 +274,7 @@ def _audit(document: Document) -> AuditSettings:
         key=key_settings(key.value, document.file),
         segment_seconds=table.segment_seconds,
         commit_ms=table.commit_ms,
+        retain_days=table.retain_days,
         signing_key_path=_optional(document, recording.signing_key),
         checkpoints_path=checkpoints or directory.with_name(f"{directory.name}-checkpoints.jws"),
     )

@@ -78,6 +78,14 @@ class AuditTable(Table):
         ge=0,
         le=5000,
     )
+    retain_days: int = documented(
+        "Age in days from which `b2bua audit expire` may remove a file of the log, by its newest line. The default is "
+        "six years (45 CFR 164.316(b)(2)(i)). Nothing is removed by itself.",
+        "3653",
+        default=default_of(AuditSettings, "retain_days"),
+        ge=1,
+        le=36525,
+    )
     checkpoints: PathText | None = documented(
         "File for signed heads of the log's chain, one for each file that ends; `recording.signing_key` signs them. "
         "Keep it, or a copy, where who may write `directory` may not. Default: beside it, with `-checkpoints.jws`.",

@@ -130,6 +130,12 @@ class AuditFindingsError(B2BUAError):
     exit_code = 94
 
 
+class AuditKeptError(B2BUAError):
+    """`b2bua audit expire` takes nothing away while a recording is on hold: its lines may be evidence too."""
+
+    exit_code = 79
+
+
 class ExpiryError(B2BUAError):
     """Recordings whose time is over could not be deleted whole; each is named. They stay `deleting`: run it again."""
 

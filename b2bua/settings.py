@@ -270,7 +270,8 @@ class AuditSettings:
 
     With a `directory` they are sealed there under the key that `key_name` names; `key` is that section's settings.
     Without, they go in clear to `path`, None: standard error; production refuses that. `commit_ms`: how long a line may
-    wait for others to be written with it. Each time a file ends, the chain's head is signed by the key in
+    wait for others to be written with it. `retain_days`: a line's age from which `b2bua audit expire` may take it away;
+    six years. Source: 45 CFR 164.316(b)(2)(i). Each time a file ends, the chain's head is signed by the key in
     `signing_key_path` and added to `checkpoints_path`.
     """
 
@@ -279,6 +280,7 @@ class AuditSettings:
     key: KeySettings | None = None
     segment_seconds: int = 300
     commit_ms: int = 200
+    retain_days: int = 2192
     path: Path | None = None
     signing_key_path: Path | None = None
     checkpoints_path: Path | None = None

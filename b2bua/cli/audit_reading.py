@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,16 @@ from b2bua.cli.parser import configuration_path
 from b2bua.errors import AuditFindingsError, CommandError
 from b2bua.journal.chain import ChainedLine
 from b2bua.journal.checkpoint import Checkpoints, read_checkpoints
+from b2bua.journal.expiry import NAME as EXPIRY_NAME
+from b2bua.journal.expiry import Expired, read_expired
 from b2bua.journal.head import read_head_file
-from b2bua.journal.read import read_files
+from b2bua.journal.read import SealedFile, read_files
 from b2bua.journal.segment import segment_names
 from b2bua.journal.verify import Finding, FindingKind, LogReport, verify_log
 from b2bua.settings import Settings
 from recording.format.content import RecordingKind
 from recording.keys.build import build_provider, slot_keys
+from recording.signing import Verifier
 from recording.unlock import SlotKey
 from recording.voucher import build_verifier
 
@@ -35,42 +38,61 @@ class SealedAudit:
     is_copy: bool
     checkpoints: Path | None
 
-    def note(self, event: AuditEvent, *, reason: str, fingerprint: str | None = None) -> None:
+    def note(
+        self, event: AuditEvent, *, reason: str, fingerprint: str | None = None, count: int | None = None
+    ) -> None:
         """A durable line in the log itself that says it is read. Not in a copy.
 
         Raises:
             AuditError: it can't be written, so nothing is read; or the reason has not the form of one.
         """
-        line = AuditLine(event=event, reason=reason, fingerprint=fingerprint)
+        line = AuditLine(event=event, reason=reason, fingerprint=fingerprint, count=count)
         if not self.is_copy:
             note_now(self.settings.audit, line)
 
-    def read(self, on_line: Callable[[ChainedLine], None] | None, *, doing: str) -> LogReport:
-        """Every line in order, with the verdict over the whole log.
+    def read(
+        self,
+        on_line: Callable[[ChainedLine], None] | None,
+        *,
+        doing: str,
+        look: Callable[[Iterable[SealedFile], Expired | None], Iterable[SealedFile]] | None = None,
+    ) -> LogReport:
+        """Every line in order, with the verdict over the whole log. `look` is given the files as they are read.
 
         Raises:
             JournalError: the directory can't be read. RecordingError: the key provider did not answer.
         """
-        kept = self._checkpoints()
+        verifier = build_verifier(self.settings.recording)
+        kept = self._checkpoints(verifier)
+        found = read_expired(self.directory, verifier)
+        expired = found if isinstance(found, Expired) else None
         with output.progress_bar() as progress:
             head = read_head_file(self.directory)
             total = len(segment_names(self.directory))
-            files = read_files(self.directory, keys=self._keys(), kind=RecordingKind.AUDIT)
+            files: Iterable[SealedFile] = read_files(
+                self.directory, keys=self._keys(), kind=RecordingKind.AUDIT
+            )
+            if look is not None:
+                files = look(files, expired)
             report = verify_log(
                 progress.track(files, total=total, description=doing),
                 head=head,
                 head_after=lambda: read_head_file(self.directory),
                 anchors=kept.anchors,
+                expired=expired,
                 on_line=on_line,
             )
         report.findings += [Finding(kind=FindingKind.BAD_CHECKPOINT, what=what) for what in kept.problems]
+        if isinstance(found, str):
+            what = f"the statement of what expired: {found}"
+            report.findings.append(Finding(kind=FindingKind.BAD_EXPIRY, what=what, file=EXPIRY_NAME))
         return report
 
-    def _checkpoints(self) -> Checkpoints:
+    def _checkpoints(self, verifier: Verifier) -> Checkpoints:
         """Read before the head: what they vouch for is there by then."""
         if self.checkpoints is None:
             return Checkpoints()
-        return read_checkpoints(self.checkpoints, build_verifier(self.settings.recording))
+        return read_checkpoints(self.checkpoints, verifier)
 
     def _keys(self) -> list[SlotKey]:
         audit = self.settings.audit

@@ -9,6 +9,7 @@ from b2bua.audit import AuditEvent
 from b2bua.cli import output
 from b2bua.cli.audit_reading import add_directory, open_audit, print_findings
 from b2bua.cli.parser import add_command, add_configuration, add_json
+from b2bua.journal.expiry import Expiry
 from b2bua.journal.verify import LogReport
 
 if TYPE_CHECKING:
@@ -46,9 +47,17 @@ def run(arguments: argparse.Namespace) -> int:
             f"{audit.directory}: {state}; {report.lines} lines in {report.files} files, "
             f"{report.checkpoints} signed checkpoints"
         )
+        if report.expired is not None:
+            output.print_line(
+                f"{_expired_text(report.expired)} expired; a signed statement and a line say so"
+            )
         for crash in report.crashes:
             output.print_line(f"{crash.file}: its writer died; line {crash.marked_by} says so")
     return print_findings(report)
+
+
+def _expired_text(expired: Expiry) -> str:
+    return f"{expired.files} files up to line {expired.chain.sequence}"
 
 
 def _as_json(report: LogReport) -> dict[str, object]:
@@ -58,6 +67,9 @@ def _as_json(report: LogReport) -> dict[str, object]:
         "lines": report.lines,
         "head": None if report.head is None else report.head.as_json(),
         "checkpoints": report.checkpoints,
+        "expired": None
+        if report.expired is None
+        else {"files": report.expired.files, "lines": report.expired.chain.sequence},
         "crashes": [{"file": crash.file, "marked_by": crash.marked_by} for crash in report.crashes],
         "findings": [
             {

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from b2bua.journal.chain import ChainedLine, ChainHead, genesis, read_line
+from b2bua.journal.expiry import EXPIRED_EVENT, Expired, Expiry
 from b2bua.journal.head import Head
 from b2bua.journal.read import SealedFile
 from recording.errors import MalformedContentError
@@ -32,6 +33,7 @@ class FindingKind(enum.Enum):
     FOREIGN_FILE = "foreign_file"
     NO_HEAD = "no_head"
     BAD_CHECKPOINT = "bad_checkpoint"
+    BAD_EXPIRY = "bad_expiry"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,10 @@ class Crash:
 
 @dataclass(slots=True, kw_only=True)
 class LogReport:
-    """What was found. `head`: the last line that follows from the first without a break in between."""
+    """What was found. `head`: the last line that follows from the first without a break in between.
+
+    `expired`: what a good statement says is gone from the front.
+    """
 
     files: int = 0
     lines: int = 0
@@ -62,6 +67,8 @@ class LogReport:
     findings: list[Finding] = field(default_factory=list)
     crashes: list[Crash] = field(default_factory=list)
     checkpoints: int = 0
+    expired: Expiry | None = None
+    log_id: bytes | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -83,6 +90,7 @@ def verify_log(
     head: Head | None,
     head_after: Callable[[], Head | None],
     anchors: Sequence[Anchor] = (),
+    expired: Expired | None = None,
     on_line: Callable[[ChainedLine], None] | None = None,
 ) -> LogReport:
     """Judge a whole log, which may be growing: lines past `head` are newer than this verification and not judged.
@@ -93,9 +101,10 @@ def verify_log(
             claim names and that are not there were never written.
         head_after: reads the head again, after the last file.
         anchors: heads known from signed checkpoints.
+        expired: the signed statement of what is gone from the front.
         on_line: called with each authentic line that has its place in the chain, in order.
     """
-    return _Verification(head, head_after, anchors, on_line).run(files)
+    return _Verification(head, head_after, anchors, expired, on_line).run(files)
 
 
 class _Verification:
@@ -104,6 +113,7 @@ class _Verification:
         head: Head | None,
         head_after: Callable[[], Head | None],
         anchors: Sequence[Anchor],
+        expired: Expired | None,
         on_line: Callable[[ChainedLine], None] | None,
     ) -> None:
         self._head = head
@@ -122,11 +132,30 @@ class _Verification:
         self._unended: list[str] = []
         self._number = 0
         self._previous: bytes | None = None
+        self._first = 0
+        self._expired: Expired | None = None
+        self._statements: set[str] = set()
+        if expired is not None:
+            self._begin_behind(expired)
+
+    def _begin_behind(self, expired: Expired) -> None:
+        """Where the statement says that the chain stood. A statement of another log says nothing of this one."""
+        expiry = expired.expiry
+        if self._log_id is not None and expiry.log_id != self._log_id:
+            self._find(FindingKind.BAD_EXPIRY, "the statement of what expired is another log's")
+            return
+        self._expired, self._report.expired = expired, expiry
+        self._log_id, self._chain = expiry.log_id, expiry.chain
+        self._first = self._number = expiry.files
+        self._previous = expiry.last_file_id
+        self._at[expiry.chain.sequence] = expiry.chain.hash
 
     def run(self, files: Iterable[SealedFile]) -> LogReport:
         if self._head is None:
             self._find(FindingKind.NO_HEAD, "the head file is missing")
         for file in files:
+            if file.name.number < self._first:
+                continue  # it expired, and whoever removes it was interrupted
             if self._head is not None and file.name.number >= self._head.segments:
                 self._note_newer(file)
                 continue
@@ -138,8 +167,9 @@ class _Verification:
         self._close_gaps()
         self._check_head()
         self._check_crashes()
+        self._check_expiry()
         self._check_anchors()
-        self._report.head = self._chain
+        self._report.head, self._report.log_id = self._chain, self._log_id
         return self._report
 
     def _find(
@@ -242,6 +272,8 @@ class _Verification:
             self._at[line.sequence] = line.hash
         if line.values.get("event") == RECOVERED_EVENT:
             self._marks[str(line.values.get("file_id"))] = line.sequence
+        if line.values.get("event") == EXPIRED_EVENT:
+            self._statements.add(str(line.values.get("fingerprint")))
         if self._on_line is not None:
             self._on_line(line)
 
@@ -297,12 +329,18 @@ class _Verification:
             else:
                 self._report.crashes.append(Crash(file=name, marked_by=mark))
 
+    def _check_expiry(self) -> None:
+        if self._expired is not None and self._expired.fingerprint not in self._statements:
+            self._find(FindingKind.BAD_EXPIRY, "no line tells of the statement that the front has expired")
+
     def _check_anchors(self) -> None:
         for anchor in self._anchors:
             self._report.checkpoints += 1
             sequence = anchor.chain.sequence
             if anchor.log_id != self._log_id:
                 self._find(FindingKind.BAD_CHECKPOINT, f"{anchor.source} is of another log")
+            elif self._report.expired is not None and sequence < self._report.expired.chain.sequence:
+                continue
             elif self._chain is None or sequence > self._chain.sequence:
                 self._find(
                     FindingKind.ROLLED_BACK,

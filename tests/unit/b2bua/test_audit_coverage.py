@@ -29,6 +29,7 @@ TOLD: dict[str, set[AuditEvent]] = {
         AuditEvent.EXPORT_PLAINTEXT,
     },
     "audit verify": {AuditEvent.AUDIT_VERIFIED},
+    "audit expire": {AuditEvent.AUDIT_EXPIRED, AuditEvent.AUDIT_EXPIRY_REFUSED},
     "audit show": {AuditEvent.AUDIT_READ},
     "audit export": {AuditEvent.AUDIT_EXPORTED},
     "log show": {AuditEvent.LOG_READ},
