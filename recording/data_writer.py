@@ -7,16 +7,15 @@ Source: docs/recording-format.md, Records.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from recording.errors import MalformedContentError, SegmentFullError, WriterClosedError
+from recording.file_head import begin_file
 from recording.format import limits
 from recording.format.content import FinalInfo, RecordingMeta
-from recording.format.header import CoreHeader, build_head
 from recording.format.record import RecordType, payload_capacity, seal_inner, write_inner_header
-from recording.format.suites import derive_keys, wipe
+from recording.format.suites import wipe
 
 
 class DataWriter:
@@ -42,20 +41,16 @@ class DataWriter:
             FormatError: an id, the chunk size or the area is not as the format asks.
             MalformedContentError: `meta` does not fit into one record.
         """
-        try:
-            core = CoreHeader(
-                file_id=file_id,
-                salt=os.urandom(32) if salt is None else salt,
-                tenant_handle=tenant_handle,
-                chunk_size=chunk_size,
-                segment_no=meta.segment or 0,
-            )
-            keys = derive_keys(dek, salt=core.salt, core=core.build())
-        finally:
-            wipe(dek)
-        self._head = build_head(core, commitment=keys.commitment, slots_area=slots_area)
-        self._body = keys.body
-        self._core = core
+        begun = begin_file(
+            file_id=file_id,
+            tenant_handle=tenant_handle,
+            dek=dek,
+            slots_area=slots_area,
+            segment=meta.segment,
+            chunk_size=chunk_size,
+            salt=salt,
+        )
+        self._head, self._body, self._core = begun.head, begun.body, begun.core
         self._inner = bytearray(chunk_size)
         self._records = 0
         self._position = first_position

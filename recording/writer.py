@@ -9,15 +9,14 @@ Source: docs/recording-format.md, Records.
 from __future__ import annotations
 
 import enum
-import os
 from typing import Final
 
 from recording.errors import MalformedContentError, SegmentFullError, TimelineError, WriterClosedError
+from recording.file_head import begin_file
 from recording.format import limits
 from recording.format.content import FinalInfo, RecordingEvent, RecordingMeta
-from recording.format.header import CoreHeader, build_head
 from recording.format.record import RecordType, payload_capacity, seal_inner, write_inner_header
-from recording.format.suites import derive_keys, wipe
+from recording.format.suites import wipe
 
 SAMPLE_BYTES: Final = 2
 _INNER: Final = limits.INNER_HEADER_LEN
@@ -82,19 +81,18 @@ class SegmentWriter:
         try:
             rate_hz, channels = _audio_form(meta)
             _check_bounds(record_ms=record_ms, segment_seconds=segment_seconds, first_position=first_position)
-            core = CoreHeader(
+            begun = begin_file(
                 file_id=file_id,
-                salt=os.urandom(32) if salt is None else salt,
                 tenant_handle=tenant_handle,
+                dek=dek,
+                slots_area=slots_area,
+                segment=meta.segment,
                 chunk_size=chunk_size,
-                segment_no=meta.segment or 0,
+                salt=salt,
             )
-            keys = derive_keys(dek, salt=core.salt, core=core.build())
         finally:
             wipe(dek)
-        self._head = build_head(core, commitment=keys.commitment, slots_area=slots_area)
-        self._body = keys.body
-        self._core = core
+        self._head, self._body, self._core = begun.head, begun.body, begun.core
         self._frame_bytes = SAMPLE_BYTES * channels
         capacity = payload_capacity(chunk_size)
         # Whole frames only, and the shorter of a full record and record_ms of audio.
