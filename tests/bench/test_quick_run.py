@@ -82,6 +82,8 @@ def test_data_keys_were_moved_at_a_key_service(report: dict[str, Any]) -> None:
     assert rewrapping["plan"]["recordings"] == 50
     assert rewrapping["rewrap_s"] > 0
     assert rewrapping["key_service_s"] > 0
+    assert rewrapping["remote_service_per_second"] > 0
+    assert rewrapping["remote_rewraps_per_second"] > 0
 
 
 def test_reading_a_stored_file_has_rates(report: dict[str, Any]) -> None:
