@@ -143,7 +143,7 @@ class _Control:
         """
         loop = asyncio.get_running_loop()
         cookie = secrets.token_hex(8).encode()
-        await loop.sock_sendto(self._client, cookie + b" " + _bencode(question), self._address)
+        await loop.sock_sendto(self._client, cookie + b" " + bencode(question), self._address)
         try:
             async with asyncio.timeout(ANSWER_S):
                 reply = await loop.sock_recv(self._client, 65536)
@@ -151,7 +151,7 @@ class _Control:
             raise RelayError(f"rtpengine did not answer {question['command']!r}") from error
         if not reply.startswith(cookie + b" "):
             raise RelayError("rtpengine answered another question")
-        answer = _bdecode(reply[len(cookie) + 1 :])
+        answer = bdecode(reply[len(cookie) + 1 :])
         if not isinstance(answer, dict) or answer.get("result") not in ("ok", "pong"):
             raise RelayError(f"rtpengine refused {question['command']!r}: {answer}")
         return str(answer.get("sdp", answer["result"]))
@@ -209,7 +209,7 @@ def _version(program: str) -> str:
     return (said.stdout or said.stderr).strip()
 
 
-def _bencode(value: Bencoded) -> bytes:
+def bencode(value: Bencoded) -> bytes:
     """Source: the bencode of BEP 3."""
     match value:
         case int():
@@ -218,31 +218,37 @@ def _bencode(value: Bencoded) -> bytes:
             octets = value.encode()
             return b"%d:%b" % (len(octets), octets)
         case list():
-            return b"l" + b"".join(map(_bencode, value)) + b"e"
+            return b"l" + b"".join(map(bencode, value)) + b"e"
         case dict():
-            return b"d" + b"".join(_bencode(key) + _bencode(value[key]) for key in sorted(value)) + b"e"
+            return b"d" + b"".join(bencode(key) + bencode(value[key]) for key in sorted(value)) + b"e"
 
 
-def _bdecode(octets: bytes) -> Bencoded:
-    value, end = _bdecode_at(octets, 0)
+def bdecode(octets: bytes) -> Bencoded:
+    """Raises RelayError: these octets are no value, or more than one."""
+    try:
+        value, end = _value_at(octets, 0)
+    except (ValueError, IndexError) as error:
+        raise RelayError("the answer cannot be read") from error
     if end != len(octets):
         raise RelayError("octets follow the answer")
     return value
 
 
-def _bdecode_at(octets: bytes, at: int) -> tuple[Bencoded, int]:
+def _value_at(octets: bytes, at: int) -> tuple[Bencoded, int]:
     kind = octets[at : at + 1]
     if kind == b"i":
         end = octets.index(b"e", at)
         return int(octets[at + 1 : end]), end + 1
     if kind in (b"l", b"d"):
         items, at = [], at + 1
-        while octets[at : at + 1] != b"e":
-            item, at = _bdecode_at(octets, at)
+        while octets[at] != ord("e"):
+            item, at = _value_at(octets, at)
             items.append(item)
         if kind == b"l":
             return items, at + 1
         return {str(key): value for key, value in zip(items[::2], items[1::2], strict=True)}, at + 1
     colon = octets.index(b":", at)
     end = colon + 1 + int(octets[at:colon])
+    if end > len(octets):
+        raise ValueError("a text ends beyond the answer")
     return octets[colon + 1 : end].decode(), end
