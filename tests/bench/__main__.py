@@ -20,10 +20,11 @@ from b2bua.demo.stream import MediaSource
 from support.endpoint import babble
 from tests.bench.capacity import CapacityPlan, measure_capacity
 from tests.bench.figures import faults, judge
+from tests.bench.generator import GeneratorError
 from tests.bench.index_search import SearchPlan, measure_search
 from tests.bench.process import describe_machine
 from tests.bench.reading import ReadingPlan, measure_reading
-from tests.bench.relay import measure_relay
+from tests.bench.relay import RelayError, measure_relay
 from tests.bench.rewrapping import RewrappingPlan, measure_rewrapping
 from tests.bench.sealing import SealingPlan, measure_sealing
 from tests.bench.signalling import RatePlan, SetUpPlan, measure_rate, measure_set_up
@@ -36,8 +37,17 @@ PROGRAMME_S = 12
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line."""
-    options = _parser().parse_args(arguments)
+    """Run the command line; the exit code."""
+    try:
+        report = _measure(_parser().parse_args(arguments))
+    except (GeneratorError, RelayError) as error:
+        _say(f"not measured: {error}")
+        return 2
+    print(json.dumps(report, indent=2))
+    return 0 if report["met"] else 1
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
         capacity = CapacityPlan(calls=4, window_s=3, repeats=1, per_second=10, settle_s=1)
         set_up, rate = SetUpPlan(pairs=5), RatePlan(per_second=5, seconds=2, held_s=1)
@@ -63,9 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             "capacity": lambda: measure_capacity(capacity, packets, directory, _say),
             "relay": lambda: measure_relay(capacity, packets, directory, _say),
         }
-        report = _report(runs, options)
-    print(json.dumps(report, indent=2))
-    return 0 if report["met"] else 1
+        return _report(runs, options)
 
 
 def _report(runs: dict[str, Callable[[], dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
